@@ -123,7 +123,11 @@ def describe_llm(spec: LLMSpec) -> dict[str, object]:
     if isinstance(spec, BaseLLM):
         return {"engine": type(spec).__name__, "id": spec.id, "revision": spec.revision}
     shown = dict(spec)
-    for name, as_shown in (("base_url", shown_address), ("key_variable", shown_variable)):
-        if shown.get(name) is not None:
-            shown[name] = as_shown(shown[name])
+    address, variable = shown.get("base_url"), shown.get("key_variable")
+    if isinstance(address, list | tuple):
+        shown["base_url"] = [shown_address(one) for one in address]
+    elif address is not None:
+        shown["base_url"] = shown_address(address)
+    if variable is not None:
+        shown["key_variable"] = shown_variable(variable)
     return shown

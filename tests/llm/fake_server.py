@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import socket
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -94,8 +96,15 @@ class FakeServer:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Accept no connection from now on, and close those that are open."""
         self._http.shutdown()
         self._http.server_close()
+        for connection in self._http.open_connections:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
 
 def _send(handler: BaseHTTPRequestHandler, answer: Answer) -> None:
@@ -113,6 +122,15 @@ def _send(handler: BaseHTTPRequestHandler, answer: Answer) -> None:
 
 class _Server(ThreadingHTTPServer):
     request_queue_size, daemon_threads = 256, True
+
+    def __init__(self, *given: Any) -> None:
+        self.open_connections: list[socket.socket] = []
+        super().__init__(*given)
+
+    def get_request(self) -> Any:
+        connection, address = super().get_request()
+        self.open_connections.append(connection)
+        return connection, address
 
     def handle_error(self, *_: Any) -> None:
         """Ignore clients that have disconnected, as some tests do on purpose."""

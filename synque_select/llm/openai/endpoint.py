@@ -29,9 +29,10 @@ from synque_select.llm.openai.server_errors import (
     is_refusal,
     server_words,
 )
+from synque_select.llm.openai.servers import ServerPool
 from synque_select.utils.json_files import parse_json
 from synque_select.utils.json_types import Json, JsonObject
-from synque_select.utils.validation import check_int, is_number
+from synque_select.utils.validation import check_int, is_number, kind_of
 from synque_select.utils.wording import counted, one_line
 
 if TYPE_CHECKING:
@@ -94,8 +95,8 @@ class Endpoint:
 
     Args:
         model_id: Name of the model on the server.
-        base_url: Address of the server, up to `/v1`; None for the environment variable
-            OPENAI_BASE_URL or, if it is not set, api.openai.com.
+        base_url: Address of the server, up to `/v1`, or of several servers of the same model;
+            None for the environment variable OPENAI_BASE_URL or, if it is not set, api.openai.com.
         key_variable: Environment variable with the API key, read when a request is made.
         requests_per_minute: Maximum number of requests per minute; None for no limit.
         tokens_per_minute: Maximum number of tokens per minute; None for no limit.
@@ -112,7 +113,7 @@ class Endpoint:
         self,
         model_id: str,
         *,
-        base_url: str | None,
+        base_url: str | Sequence[str] | None,
         key_variable: str,
         requests_per_minute: float | None,
         tokens_per_minute: float | None,
@@ -120,7 +121,9 @@ class Endpoint:
         max_retries: int,
         usage: Usage,
     ) -> None:
-        self._address = None if base_url is None else parse_address("base_url", base_url)
+        addresses = _addresses(base_url)
+        self._address = addresses[0] if addresses else None
+        self.pool = ServerPool(addresses) if len(addresses) > 1 else None
         self._key_variable = check_key_variable(key_variable)
         check_int("max_retries", max_retries, 0)
         _check_positive(
@@ -168,10 +171,10 @@ class Endpoint:
                 # with None, the package would look for a key in other places
                 api_key=key or "none",
                 base_url=None if address is None else address.base,
-                default_query=None if address is None else address.query,
+                default_query=None if address is None or self.pool else address.query,
                 timeout=self._timeout_s,
                 default_headers={"Accept-Encoding": ACCEPTED_ENCODING},
-                http_client=LimitedClient(),
+                http_client=LimitedClient(self.pool),
                 # retries are made here, where they share the rate limits
                 max_retries=0,
             )
@@ -193,6 +196,8 @@ class Endpoint:
     def _secrets(self) -> Secrets:
         address = self._where()
         hidden = () if address is None else address.secrets
+        if self.pool is not None:
+            hidden = tuple(text for one in self.pool.servers for text in one.address.secrets)
         return Secrets([os.environ.get(self._key_variable), *hidden])
 
     async def models(self, client: AsyncOpenAI) -> Sequence[Json]:
@@ -313,7 +318,9 @@ class Endpoint:
             # and then would be waited for without end
             async with asyncio.timeout(self._timeout_s):
                 return str((await request).text)
-        except (TimeoutError, openai.APITimeoutError):
+        except (TimeoutError, openai.APITimeoutError) as error:
+            if self.pool is not None and type(error.__cause__).__name__ == "ConnectTimeout":
+                raise self._unreachable(error) from None
             return RetryableFailure(f"no complete answer in {self._timeout_s:g} s")
         except openai.APIStatusError as error:
             headers = {str(name).lower(): value for name, value in error.response.headers.items()}
@@ -348,6 +355,8 @@ class Endpoint:
             if len(self._forbidden) >= _MAX_FORBIDDEN:
                 raise self._rejected(error)
         if status in (408, 409, 425, 429) or status >= 500:
+            if status == 429 and self.pool is not None:
+                return RetryableFailure(reason, 0.0)  # the pause is that of one server
             return RetryableFailure(reason, retry_after_s(error.headers), for_all=status == 429)
         return Failure(f"the server answered {reason}")
 
@@ -383,8 +392,13 @@ class Endpoint:
 
     def _unreachable(self, error: Exception) -> LLMError:
         address = self._where()
-        where = _PUBLIC if address is None else address.shown
         reason = self.excerpt(str(error.__cause__ or error))
+        if self.pool is not None:
+            return LLMError(
+                f"none of the servers of {self.id} can be reached ({self.pool.shown}): {reason}. "
+                "The answers so far are cached; the same command continues."
+            )
+        where = _PUBLIC if address is None else address.shown
         return LLMError(f"the server of {self.id}, {where}, cannot be reached: {reason}")
 
     def _rejected(self, error: ServerError) -> LLMError:
@@ -396,6 +410,25 @@ class Endpoint:
         return LLMError(
             f"the server of {self.id} rejects the request: {error.status} {error.words}{advice}"
         )
+
+
+def _addresses(base_url: str | Sequence[str] | None) -> list[Address]:
+    if base_url is None:
+        return []
+    given = [base_url] if isinstance(base_url, str) else base_url
+    if not isinstance(given, Sequence) or not given:
+        raise ConfigError(
+            f"base_url is {kind_of(given)}: allowed is an address, or a list of addresses of "
+            "servers of the same model"
+        )
+    addresses = [parse_address("base_url", url) for url in given]
+    shown = [(address.base, tuple(sorted(address.query.items()))) for address in addresses]
+    if len(set(shown)) < len(shown):
+        raise ConfigError(
+            f"base_url names a server twice among {', '.join(a.shown for a in addresses)}: give "
+            "each once"
+        )
+    return addresses
 
 
 def _check_positive(**values: float | None) -> None:

@@ -33,7 +33,7 @@ from synque_select.llm.openai.trial import find_dialect, may_be_a_parameter
 from synque_select.llm.prompt import PromptLike, has_images, join_prompts
 from synque_select.llm.structured import without_thinking
 from synque_select.utils.json_files import parse_json
-from synque_select.utils.json_types import JsonObject
+from synque_select.utils.json_types import Json, JsonObject
 from synque_select.utils.validation import check_int
 from synque_select.utils.wording import counted, listed
 
@@ -101,8 +101,10 @@ class OpenAILLM(BaseLLM):
     Args:
         model_id: Name of the model on the server.
         base_url: Address of the server, up to `/v1`; its query, if any, is sent with every
-            request. None for the environment variable OPENAI_BASE_URL or, if it is not set,
-            api.openai.com.
+            request. A list of addresses is that of several servers of the same model, over which
+            requests are spread: each goes to the server with the fewest, and a server that fails
+            is left out for a while. None for the environment variable OPENAI_BASE_URL or, if it is
+            not set, api.openai.com.
         key_variable: Environment variable with the API key; local servers need none.
         revision: Version of the weights, if known.
         max_concurrency: Maximum number of concurrent requests.
@@ -127,7 +129,7 @@ class OpenAILLM(BaseLLM):
         self,
         model_id: str,
         *,
-        base_url: str | None = None,
+        base_url: str | Sequence[str] | None = None,
         key_variable: str = "OPENAI_API_KEY",
         revision: str = "user",
         max_concurrency: int = 16,
@@ -169,7 +171,8 @@ class OpenAILLM(BaseLLM):
         # whether some answer came with the probabilities of its tokens
         self._shows_tokens = False
         self._n_without_tokens = 0
-        self._server_identified = False
+        # "vllm" or "other", once the server was asked
+        self._kind: str | None = None
 
     def generate(
         self,
@@ -389,23 +392,67 @@ class OpenAILLM(BaseLLM):
                     emit((position, await answer(client, position)))
 
             async with self._endpoint.client() as client:
-                if not self._server_identified:
-                    await self._identify_server(client)
+                await self._identify_servers(client)
                 await _all_or_none(worker() for _ in range(min(n, self._max_concurrency)))
                 self._endpoint.check_answered()
 
         yield from iterate_in_thread(work)
 
-    async def _identify_server(self, client: AsyncOpenAI) -> None:
-        """Find out whether the server is vLLM, and the model's context length."""
-        for model in await self._endpoint.models(client):
+    async def _identify_servers(self, client: AsyncOpenAI) -> None:
+        """Find out whether the server is vLLM, and the model's context length.
+
+        Raises:
+            LLMError: Of several servers none can be reached, one lacks the model, or some are vLLM
+                and others are not: they would compute probabilities in different ways.
+        """
+        pool = self._endpoint.pool
+        if pool is None:
+            if self._kind is None:
+                self._kind = self._learn_kind(await self._endpoint.models(client))
+            return
+        problem: LLMError | None = None
+        for server in [server for server in pool.servers if not server.is_checked]:
+            with pool.only(server):
+                try:
+                    models = await self._endpoint.models(client)
+                except LLMError as error:
+                    if not server.is_out:
+                        raise
+                    problem = error
+                    continue
+            if server.n_failed or server.is_busy:
+                continue  # it is asked again before the next questions
+            names = [str(m.get("id")) for m in models if isinstance(m, Mapping)]
+            if names and self.id not in names:
+                raise LLMError(
+                    f"the server {server.address.shown} does not have the model {self.id!r}; it "
+                    f"has {listed(names)}"
+                )
+            kind = self._learn_kind(models)
+            if self._kind not in (None, kind):
+                raise LLMError(
+                    f"the servers of {self.id} differ ({pool.shown}): some are vLLM, others are "
+                    "not, and their probabilities would not be comparable; give servers of one kind"
+                )
+            self._kind, server.is_checked = kind, True
+        if not any(server.is_checked for server in pool.servers):
+            raise problem or LLMError(
+                f"none of the servers of {self.id} ({pool.shown}) lists its models: they are busy "
+                "or failing; try again"
+            )
+
+    def _learn_kind(self, models: Sequence[Json]) -> str:
+        """Return "vllm" or "other", and use what a list of models says of this one."""
+        kind = "other"
+        for model in models:
             if isinstance(model, Mapping) and model.get("id") == self.id:
-                n_positions = count_at(model, "max_model_len")
-                self.context_length = self.context_length or n_positions or None
-                if model.get("owned_by") == "vllm":
-                    self._dialect = Dialect(choices=("vllm", "json_schema", "none"))
-                    self._reports_any_token = {False: True, True: True}
-        self._server_identified = True
+                lengths = [self.context_length, count_at(model, "max_model_len")]
+                self.context_length = min(filter(None, lengths), default=None)
+                kind = "vllm" if model.get("owned_by") == "vllm" else kind
+        if kind == "vllm" and self._kind is None:
+            self._dialect = Dialect(choices=("vllm", "json_schema", "none"))
+            self._reports_any_token = {False: True, True: True}
+        return kind
 
     async def _ask(self, client: AsyncOpenAI, question: Question) -> Completion | Failure:
         """Return the first choice of a chat completion."""

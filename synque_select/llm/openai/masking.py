@@ -26,6 +26,10 @@ _VARIABLE = re.compile(
 _BASE_URL = re.compile(
     rf"(?P<name>base_url(?:{_GIVEN}|[ \t]+[\"']?)(?:[>|&!][^\s,]*\s+)*)(?P<value>https?://[^\s\"'<>\]}}\\]+)"
 )
+# several servers, as YAML and JSON write a list
+_BASE_URLS = re.compile(
+    rf"base_url(?:{_GIVEN}|[ \t]+[\"']?)\s*(?:\[[^\]]*\]|(?:\s*-[ \t]+[^\s]+)+)"
+)
 # not a key: a number, a word of YAML, a variable, a list or a mapping
 _NO_KEY = re.compile(r"(?:\d+|null|none|true|false|~)\Z|[$*&!|>\[{<]", re.IGNORECASE)
 
@@ -57,8 +61,11 @@ def mask_keys(text: str) -> str:
     Example:
         >>> mask_keys("base_url: http://host/tenant-7f3a/v1\ntracking_uri: http://host/mlflow")
         'base_url: http://host/…/v1\ntracking_uri: http://host/mlflow'
+        >>> mask_keys('"base_url": ["http://a/tenant-7f3a/v1", "http://b/v1"]')
+        '"base_url": ["http://a/…/v1", "http://b/v1"]'
     """
     text = _BASE_URL.sub(lambda match: match["name"] + _shown(match["value"]), text)
+    text = _BASE_URLS.sub(lambda match: _ADDRESS.sub(lambda one: _shown(one[0]), match[0]), text)
     text = without_keys(text)
     for pattern in (_NAMED, _OPTION):
         text = pattern.sub(_masked, text)
