@@ -65,8 +65,8 @@ def train_and_stop_probes(
     All are measured after a ninth of the steps; of these, the best third after a third of the
     steps; and of these, the best third at the end (successive halving, with factor 3). Shares are
     rounded up, and equal values stop or go on together. Each part is trained from the start, so
-    that a probe that goes on is the same fit as without stopping; together they take four ninths of
-    the steps, and more for few candidates. Records are of kind "trial": as they are chosen by the
+    that a probe that goes on is the same fit as without stopping; together they take a third of the
+    steps, and more for few candidates. Records are of kind "trial": as they are chosen by the
     metric, no correlation counts them.
 
     Returns:

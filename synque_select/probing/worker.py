@@ -21,6 +21,9 @@ from synque_select.training.lightning_compat import LightningPackage, trainer_cl
 
 __all__ = ["main"]
 
+# the process that sends has ended, maybe in the middle of a value
+_GONE = (EOFError, pickle.UnpicklingError)
+
 
 def main(descriptor: int) -> None:
     """Read the function and its units from stdin, and write each result to the descriptor."""
@@ -28,6 +31,8 @@ def main(descriptor: int) -> None:
     with os.fdopen(descriptor, "wb") as answers:
         try:
             run = _received(source)
+        except _GONE:
+            return
         except Exception as error:
             _answer(answers, _failure(error))
             return
@@ -77,14 +82,17 @@ class _Units:
         try:
             while True:
                 self._units.put((pickle.load(self._source),))
-        except (EOFError, pickle.UnpicklingError):  # also in the middle of a unit
+        except _GONE:
             if self._is_busy:  # nobody waits for the result, however the other process ended
                 os._exit(1)
             self._units.put(None)
 
 
 def _received(source: BinaryIO) -> Callable[[Any], Any]:
-    head = json.loads(source.readline())
+    line = source.readline()
+    if not line.endswith(b"\n"):
+        raise EOFError
+    head = json.loads(line)
     sys.path[:] = head["sys_path"]
     if head["n_threads"] is not None:
         torch.set_num_threads(head["n_threads"])

@@ -98,8 +98,10 @@ def test_no_labeled_example_is_needed(
         "init_args": {"save_dir": "logs"},
     }
     (folder / "surrogate.yaml").write_text(yaml.safe_dump(config))
-    options = {"tune": ["--tune.n_trials", "4", "--tune.task", "x", "--tune.run_dir", "run"],
-               "sweep": ["--sweep.task", "x", "--sweep.run_dir", "run"]}  # fmt: skip
+    options = {
+        "tune": ["--tune.n_trials", "4", "--tune.task", "x", "--tune.run_dir", "run"],
+        "sweep": ["--sweep.task", "x", "--sweep.run_dir", "run", "--sweep.n_workers", "2"],
+    }
     assert main([command, "--config", "surrogate.yaml", *options.get(command, [])]) == 0
     out = capsys.readouterr().out
     if command == "fit":
