@@ -17,13 +17,16 @@ from synque_select.cli import (
     export,
     feedback,
     fit,
+    gather,
     init,
     ls,
+    plan,
     rank,
     report,
     sweep,
     tune,
     validate,
+    work,
 )
 from synque_select.cli.options import packaged_config
 
@@ -52,6 +55,9 @@ COMMANDS: dict[str, Command | ConfigCommand] = {
     "init": Command(init.run, init.arguments),
     "validate": Command(validate.run, validate.arguments),
     "rank": Command(rank.run, rank.arguments),
+    "plan": Command(plan.run, plan.arguments),
+    "work": Command(work.run, work.arguments),
+    "gather": Command(gather.run, gather.arguments),
     "ask": Command(ask.run, ask.arguments),
     "fit": ConfigCommand(fit.run),
     "experiment": Command(experiment.run, experiment.arguments),

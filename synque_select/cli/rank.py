@@ -196,15 +196,15 @@ def _add_choices(parser: ArgumentParser) -> None:
     )
 
 
-def run(options: Namespace) -> int:
+def run(options: Namespace, job: ScoringJob | None = None) -> int:
     """Rank candidates against a real sample. Prints the decision and a table; --json saves all."""
     if options.json != "-":
-        return _rank(options, quiet=options.quiet)
+        return _rank(options, job, quiet=options.quiet)
     with tempfile.TemporaryDirectory() as folder:
         kept = Namespace(**{**vars(options), "json": folder})
         try:
             with contextlib.redirect_stdout(sys.stderr):
-                status = _rank(kept, quiet=True)
+                status = _rank(kept, job, quiet=True)
         finally:  # a finding that fails does not cost the ranking
             if (Path(folder) / "ranking.json").exists():
                 print(_all_json(Path(folder)))
@@ -289,14 +289,14 @@ def _targets(options: Namespace) -> tuple[Path | None, Path | None]:
     return target, check_page_target(options.report)
 
 
-def _rank(options: Namespace, *, quiet: bool) -> int:
+def _rank(options: Namespace, job: ScoringJob | None, *, quiet: bool) -> int:
     from synque_select.records.run_info import info_of_process
     from synque_select.report.terminal import print_ranking
     from synque_select.types import Findings
     from synque_select.utils.deferred_errors import DeferredErrors
 
     target, page = _targets(options)
-    job = prepared(options)
+    job = prepared(options) if job is None else job
     scoring = job.score()
     (ranking, labels), dropped = _order(job, scoring), None
     if labels is not None:

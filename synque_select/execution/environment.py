@@ -78,16 +78,16 @@ class Environment:
             )
 
 
-def become_worker(threads: int) -> None:
+def become_worker(threads: int | None) -> None:
     """Prepare this process to run units: no rank of a launcher, and as many threads as the driver.
 
     Args:
-        threads: Threads of torch in the driver. Sums are split by threads, so another number can
-            change the last bits of a result.
+        threads: Threads of torch in the driver; None to leave them as they are. Sums are split by
+            threads, so another number can change the last bits of a result.
     """
     kept = without_rank_variables(os.environ)
     for name in os.environ.keys() - kept.keys():
         del os.environ[name]
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    if torch.get_num_threads() != threads:
+    if threads is not None and torch.get_num_threads() != threads:
         torch.set_num_threads(threads)

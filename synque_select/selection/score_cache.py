@@ -24,6 +24,7 @@ from synque_select.utils.versions import package_versions, source_hash
 __all__ = [
     "ScoreCache",
     "code_of",
+    "is_kept",
     "is_packaged",
     "packed_scores",
     "unpacked_scores",
@@ -141,7 +142,7 @@ class ScoreCache:
         return self._named(proxy, {"mixture": list(weights), "code of the proxy": code}, "txt")
 
     def _path(self, proxy: BaseProxy) -> Path | None:
-        if not is_packaged(proxy) or proxy.family == "lens" or proxy.needs_records:
+        if not is_kept(proxy):
             return None
         return self._named(proxy, {}, "npz")
 
@@ -167,6 +168,11 @@ class ScoreCache:
 def is_packaged(proxy: BaseProxy) -> bool:
     """Return whether a proxy is one of this package, whose code has a version."""
     return type(proxy).__module__.startswith("synque_select.proxies.")
+
+
+def is_kept(proxy: BaseProxy) -> bool:
+    """Return whether scores of a proxy are kept, unless an option is not a plain value."""
+    return is_packaged(proxy) and proxy.family != "lens" and not proxy.needs_records
 
 
 def code_of(cls: type[BaseProxy]) -> str | None:

@@ -726,7 +726,7 @@ class ScoringJob:
         suite = [proxy for proxy in self.suite if not proxy.needs_labels]
         direct = [proxy for proxy in suite if proxy.family != "lens"]
         if direct and len(mixture.names) == 1:
-            scores = mixture_scores(self._with_suite(direct).score(), mixture)
+            scores = mixture_scores(self.with_suite(direct).score(), mixture)
         elif direct:
             scorer = self.scorer
             scores = score_mixture(
@@ -746,7 +746,7 @@ class ScoringJob:
         rest = [proxy for proxy in suite if proxy.key not in scores]
         if rest:
             sample = mixture_candidate(name, self.candidates, mixture, self.scorer.seed)
-            job = self._with_suite(rest)
+            job = self.with_suite(rest)
             job = replace(job, candidates=[*self.candidates, sample], given=[*self.given, sample])
             row = job.cached_ranking()[name]
             scores |= {key: score.value for key, score in row.scores.items()}
@@ -777,10 +777,10 @@ class ScoringJob:
         return ScoreCache(
             cache_root(self.scorer.cache_dir) / "scores",
             data_key(self.candidates, self.real, self.scorer.seed),
-            self._encoder().key if needs_embeddings else None,
+            self.encoder().key if needs_embeddings else None,
         )
 
-    def _with_suite(self, suite: Sequence[BaseProxy]) -> ScoringJob:
+    def with_suite(self, suite: Sequence[BaseProxy]) -> ScoringJob:
         """Return the job for a part of the suite, without regard to `rank_by`."""
         scorer = replace(self.scorer, rank_by=suite[0].key, mixture="equal")
         return replace(self, scorer=scorer, suite=tuple(suite), sheet=None)
@@ -789,7 +789,7 @@ class ScoringJob:
         """See `Scorer.embeddings`."""
         if not self.needs_embeddings:
             return None
-        encoder, folder = self._encoder(), self.scorer.cache_dir
+        encoder, folder = self.encoder(), self.scorer.cache_dir
         real, *parts = (
             embed(encoder, examples, cache_dir=folder).embeddings
             for examples in (self.real, *self.given)
@@ -797,7 +797,13 @@ class ScoringJob:
         names = [candidate.name for candidate in self.given]
         return real, dict(zip(names, parts, strict=True))
 
-    def _encoder(self) -> BaseEncoder:
+    @property
+    def encoder_key(self) -> str | None:
+        """Key of the encoder, with revision and precision; None if no proxy uses embeddings."""
+        return self.encoder().key if self.needs_embeddings else None
+
+    def encoder(self) -> BaseEncoder:
+        """Return the encoder; its model is loaded when it is needed."""
         device = None if self.scorer.device is None else torch.device(self.scorer.device)
         return get_encoder(self.scorer.encoder, self.real.modality, device=device)
 
@@ -817,7 +823,7 @@ class ScoringJob:
             "notes": [part.notes for part in (self.real, *self.candidates)],
             "views": view_messages((*self.candidates, self.real)),
             "judges": labels_key(self.candidates) if self._reads_labels else None,
-            "encoder": self._encoder().key if self.needs_embeddings else None,
+            "encoder": self.encoder_key,
             "seed": scorer.seed,
         }
         return ranking_path(scorer.cache_dir, self.given, self.real, self.suite, options)
