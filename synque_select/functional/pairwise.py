@@ -183,6 +183,8 @@ def _refine(
     # the product's error is about 1e-7 of the norms, whatever the distance is: only pairs that are
     # near in relation to their norms need to be recomputed, few of them in most data, so this
     # costs little; differencing all pairs would take d times the memory
+    if squares.amin() >= _CANCELLED * (left_norms.amax() + right_norms.amax()):
+        return  # one pass instead of four where no pair is near
     scale = left_norms.unsqueeze(1) + right_norms.unsqueeze(0)
     for pairs in torch.split((squares < _CANCELLED * scale).nonzero(), 8 * BLOCK_ROWS):
         i, j = pairs.unbind(1)
@@ -209,11 +211,11 @@ def nearest_distances(
         tensor([[1., 5.]], dtype=torch.float64)
     """
     # distances do not change under a shift of both sides, but data far from the origin keep their
-    # float32 digits
-    shift = queries.double().mean(0).to(queries.dtype)
+    # float32 digits; the mean of one block is near enough
+    shift = queries[:BLOCK_ROWS].double().mean(0).to(queries.dtype)
     nearest = []
-    for start in range(0, len(queries), 256):
-        block = queries[start : start + 256] - shift
+    for start in range(0, len(queries), BLOCK_ROWS):
+        block = queries[start : start + BLOCK_ROWS] - shift
         nearest.append(_nearest_of_block(block, points, n_nearest, shift))
     return torch.cat(nearest).double().sqrt()
 
@@ -222,11 +224,15 @@ def _nearest_of_block(
     block: torch.Tensor, points: torch.Tensor, n_nearest: int, shift: torch.Tensor
 ) -> torch.Tensor:
     best = block.new_empty(len(block), 0)
-    # each merge costs n_nearest + step, so steps of at least n_nearest keep the total linear in N
-    step = max(8 * BLOCK_ROWS, n_nearest)
+    # each merge costs n_nearest + step, so steps of at least n_nearest keep the total linear in N;
+    # from 64 n_nearest on, torch.topk keeps a heap instead of partitioning all of a row
+    step = max(2 * BLOCK_ROWS, min(8 * BLOCK_ROWS, 64 * n_nearest), n_nearest)
     for start in range(0, len(points), step):
         chunk = rows(points, start, start + step, block, shift)
         best = torch.cat((best, sq_distances(block, chunk, refine=True)), 1)
+        if n_nearest == 1:  # a selection of one is slower than a minimum
+            best = best.amin(1, keepdim=True)
+            continue
         best = best.topk(min(n_nearest, best.shape[1]), dim=1, largest=False, sorted=False).values
     return best.sort(dim=1).values
 

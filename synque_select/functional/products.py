@@ -35,7 +35,11 @@ def scaled_products(
     if left.dim() == 3:
         return torch.baddbmm(offset.unsqueeze(1), left, right.mT, alpha=scale)
     if _onednn_is_faster(left, right):
-        return linear((left * scale).to_mkldnn(), right, offset).to_dense()
+        if len(left) < len(right):  # the smaller of the two is copied
+            left = left * scale
+        else:
+            right = right * scale
+        return linear(left.to_mkldnn(), right, offset).to_dense()
     return torch.addmm(offset.unsqueeze(0), left, right.T, alpha=scale)
 
 
