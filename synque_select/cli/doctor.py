@@ -27,6 +27,8 @@ _EXTRAS = {
     "matplotlib": ("report", "figures in the report"),
     "optuna": ("tune", "synque-select tune"),
     "tensorboard": ("tensorboard", "TensorBoard logs"),
+    "openvino": ("openvino", "encoders with backend=openvino"),
+    "onnxruntime": ("onnx", "encoders with backend=onnx"),
     "mauve": ("mauve", "backend='mauve-text' (GPLv3)"),
 }
 
@@ -147,12 +149,21 @@ def _devices() -> Iterator[Finding]:
     if not torch.cuda.is_available():
         yield Finding("note", "cuda", "no GPU found; everything runs on the CPU")
     yield Finding("ok", "cpu", f"{counted(torch.get_num_threads(), 'thread')}, {_cpu_capability()}")
+    yield _encoder_precisions()
 
 
 def _cpu_capability() -> str:
     import torch
 
     return f"vector instructions {torch.backends.cpu.get_cpu_capability()}"
+
+
+def _encoder_precisions() -> Finding:
+    """Say in which precisions this CPU encodes texts, by backend."""
+    from synque_select.encoders.backends import installed_precisions
+
+    parts = (f"{name}: {', '.join(each)}" for name, each in installed_precisions().items())
+    return Finding("ok", "encoding on the CPU", "; ".join(parts))
 
 
 def _lightning() -> Iterator[Finding]:

@@ -114,7 +114,8 @@ def _add_inputs(parser: ArgumentParser) -> None:
     parser.add_argument("--real-view", help="view of the real sample (default: as --view)")
     parser.add_argument(
         "--encoder",
-        help="model id (default: all-MiniLM-L6-v2 for text, efficientnet-lite0 for images)",
+        help="model id (default: all-MiniLM-L6-v2 for text, efficientnet-lite0 for images), with "
+        "options after colons, as in all-MiniLM-L6-v2:backend=openvino:precision=int8",
     )
     parser.add_argument(
         "--proxies",

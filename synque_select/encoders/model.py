@@ -14,9 +14,8 @@ from torch import nn
 from synque_select.data.views import View
 from synque_select.encoders.base import BaseEncoder
 from synque_select.encoders.precision import (
-    MIN_COSINE,
     Precision,
-    least_cosine,
+    change_of,
     lower_precision,
     resolve_precision,
 )
@@ -42,9 +41,10 @@ class ModelEncoder(BaseEncoder, Generic[_Inputs]):
     """Base class of encoders that run a torch model on inputs of one type.
 
     The precision is chosen in two steps. When the encoder is created, it depends on the device.
-    When the model is loaded, bfloat16 is kept only if the embeddings of fixed probe views have a
-    cosine similarity of at least 0.999 to those in float32; otherwise the precision, and with it
-    the `key`, changes to float32.
+    When the model is loaded, a lower precision is kept only if the embeddings of fixed probe views
+    have a cosine similarity of at least 0.999 to those in float32, and if the similarities of all
+    pairs of them correlate at 0.99 or more; otherwise the precision, and with it the `key`, changes
+    to float32.
     """
 
     def __init__(self, device: torch.device | str | None, precision: str) -> None:
@@ -113,19 +113,14 @@ class ModelEncoder(BaseEncoder, Generic[_Inputs]):
             return True
         exact = self._probed(model.float())
         lower_precision(heavy)
-        cosine = least_cosine(exact, self._probed(model))
-        if cosine < MIN_COSINE:
-            _log.info(
-                "encoder %s: using float32, because bfloat16 embeddings have a cosine similarity "
-                "of only %.4f to those in float32",
-                self.id,
-                cosine,
-            )
-        return cosine >= MIN_COSINE
+        change = change_of(exact, self._probed(model))
+        if change is not None:
+            _log.info("encoder %s: using float32, because bfloat16 embeddings %s", self.id, change)
+        return change is None
 
-    def _probed(self, model: nn.Module) -> torch.Tensor:
+    def _probed(self, model: nn.Module, probes: Sequence[View] | None = None) -> torch.Tensor:
         """Return the embeddings of the probes, with fewer at once if memory runs out."""
-        probes = self._probes()
+        probes = self._probes() if probes is None else probes
         size = len(probes)
         while True:
             try:

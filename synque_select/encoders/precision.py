@@ -1,4 +1,4 @@
-"""Choosing bfloat16 where the hardware supports it, and converting models to it."""
+"""Choosing a lower precision where the hardware supports it, and converting models to bfloat16."""
 
 from __future__ import annotations
 
@@ -12,18 +12,23 @@ from torch import nn
 from synque_select.errors import ConfigError
 
 __all__ = [
+    "MIN_CORRELATION",
     "MIN_COSINE",
     "Precision",
+    "change_of",
     "cpu_has_bf16",
+    "cpu_has_int8",
     "least_cosine",
     "lower_precision",
     "resolve_precision",
 ]
 
-Precision = Literal["float32", "bfloat16"]
+Precision = Literal["float32", "bfloat16", "int8"]
 
 MIN_COSINE = 0.999
+MIN_CORRELATION = 0.99
 _BF16_FLAGS = frozenset({"amx_bf16", "avx512_bf16", "bf16"})
+_INT8_FLAGS = frozenset({"amx_int8", "avx512_vnni", "avx_vnni", "i8mm"})
 
 
 def resolve_precision(requested: str, device: torch.device) -> Precision:
@@ -47,14 +52,22 @@ def resolve_precision(requested: str, device: torch.device) -> Precision:
     return "bfloat16" if has else "float32"
 
 
-@lru_cache(maxsize=1)
 def cpu_has_bf16() -> bool:
     """Whether the CPU has bfloat16 matrix instructions (AMX, AVX-512 BF16, Arm BF16)."""
+    return not _BF16_FLAGS.isdisjoint(_cpu_flags())
+
+
+def cpu_has_int8() -> bool:
+    """Whether the CPU multiplies matrices of 8-bit integers (AMX, VNNI, Arm I8MM)."""
+    return not _INT8_FLAGS.isdisjoint(_cpu_flags())
+
+
+@lru_cache(maxsize=1)
+def _cpu_flags() -> frozenset[str]:
     try:
-        text = Path("/proc/cpuinfo").read_text()
+        return frozenset(Path("/proc/cpuinfo").read_text().split())
     except OSError:
-        return False
-    return not _BF16_FLAGS.isdisjoint(text.split())
+        return frozenset()
 
 
 def lower_precision(module: nn.Module) -> None:
@@ -146,3 +159,41 @@ def least_cosine(a: torch.Tensor, b: torch.Tensor) -> float:
     """
     cosines = torch.nn.functional.cosine_similarity(a.double(), b.double(), dim=1)
     return float(cosines.min())
+
+
+def change_of(exact: torch.Tensor, lowered: torch.Tensor) -> str | None:
+    """Return how embeddings in a lower precision differ, or None if they may take the place.
+
+    Two conditions: every embedding keeps its direction (cosine similarity of at least 0.999), and
+    the similarities of all pairs correlate at 0.99 or more. Kernels and nearest neighbours see
+    pairs only, so the second keeps the order of candidates, also for a model whose embeddings
+    all have nearly the same direction, where the first says nothing.
+
+    Args:
+        exact: (n, d) embeddings in float32.
+        lowered: (n, d) embeddings of the same views in the lower precision.
+
+    Example:
+        >>> change_of(torch.eye(3), 2 * torch.eye(3)) is None
+        True
+        >>> change_of(torch.eye(2), torch.ones(2, 2))
+        'have a cosine similarity of only 0.7071 to those in float32'
+    """
+    cosine = least_cosine(exact, lowered)
+    if not cosine >= MIN_COSINE:
+        return f"have a cosine similarity of only {cosine:.4f} to those in float32"
+    pairs = torch.stack([_pair_similarities(exact), _pair_similarities(lowered)])
+    correlation = float(torch.corrcoef(pairs)[0, 1])
+    # undefined where all pairs are equally similar
+    if correlation < MIN_CORRELATION:
+        return (
+            f"change which texts or images are similar: over all pairs, similarities correlate "
+            f"with those in float32 at only {correlation:.4f}"
+        )
+    return None
+
+
+def _pair_similarities(embeddings: torch.Tensor) -> torch.Tensor:
+    unit = torch.nn.functional.normalize(embeddings.double(), dim=1)
+    i, j = torch.triu_indices(len(unit), len(unit), offset=1)
+    return (unit @ unit.T)[i, j]

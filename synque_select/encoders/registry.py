@@ -87,8 +87,8 @@ def get_encoder(
             hub id of a sentence-transformers model. Images: "efficientnet-lite0" (for another
             size, "efficientnet-lite0/96px"), "torchvision/<model>", or a sentence-transformers
             model. "name@revision" selects a revision on the hub, torchvision weights by name,
-            or a file with a state dict. A custom encoder: its key or dotted name, with options
-            after colons: "my_package.MyEncoder:dim=64".
+            or a file with a state dict. A custom encoder: its key or dotted name. Options follow
+            after colons: "all-MiniLM-L6-v2:backend=openvino", "my_package.MyEncoder:dim=64".
         modality: "text" or "image".
         device: Device to compute on; None for a GPU if there is one. A custom encoder receives it
             if its constructor has an argument `device`.
@@ -113,7 +113,8 @@ def get_encoder(
     key, options = (name, {}) if Path(name).exists() else split_options(name)
     if key in ENCODERS or (is_dotted(key) and not Path(name).exists()):
         return _from_registry(key, options, modality, device)
-    return _text_encoder(name, device) if modality == "text" else _image_encoder(name, device)
+    make = _text_encoder if modality == "text" else _image_encoder
+    return make(key, options, device)
 
 
 def _from_registry(
@@ -148,13 +149,16 @@ def _checked(encoder: BaseEncoder, modality: Modality) -> BaseEncoder:
     return encoder
 
 
-def _image_encoder(name: str, device: torch.device | str | None) -> BaseEncoder:
+def _image_encoder(
+    name: str, options: Mapping[str, object], device: torch.device | str | None
+) -> BaseEncoder:
     if name.startswith(f"{_LITE0}/"):
-        return _make(_LITE0, {"size": _pixels(name)}, device)
+        return _make(_LITE0, {**options, "size": _pixels(name)}, device)
     if name.startswith(_TORCHVISION):
         model, _, weights = name.removeprefix(_TORCHVISION).partition("@")
-        return _make("torchvision", {"name": model, "weights": weights or None}, device)
-    return _make("sentence-transformers-image", {"model_id": name}, device)
+        named = {"name": model, "weights": weights or None}
+        return _make("torchvision", {**options, **named}, device)
+    return _make("sentence-transformers-image", {**options, "model_id": name}, device)
 
 
 def _pixels(name: str) -> int:
@@ -164,7 +168,9 @@ def _pixels(name: str) -> int:
     return int(size[:-2])
 
 
-def _text_encoder(name: str, device: torch.device | str | None) -> BaseEncoder:
+def _text_encoder(
+    name: str, options: Mapping[str, object], device: torch.device | str | None
+) -> BaseEncoder:
     if name.startswith(_TORCHVISION) or split_revision(name)[0] == _LITE0:
         raise ConfigError(f"the encoder {name!r} encodes images, the views are texts")
-    return _make("sentence-transformers", {"model_id": name}, device)
+    return _make("sentence-transformers", {**options, "model_id": name}, device)
