@@ -244,8 +244,7 @@ _CALIBRATION = (
     "import numpy as np",
     "¿Dónde está la biblioteca?",
     "UPDATE orders SET status = 'shipped' WHERE id = 42",
-    "I would not buy it again. The battery lasts two hours, the screen is dim, and nobody at the "
-    "service desk could say when a replacement would come.",
+    "I would not buy it again: the battery lasts two hours, and the screen is dim.",
     "*** --- +++",
     "3.14159",
     "Open the settings, choose the second tab and turn off the notifications of all other apps.",
