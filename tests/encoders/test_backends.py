@@ -117,7 +117,7 @@ def test_a_loaded_encoder_changes_nothing_in_the_process(compiled):
     "SYNQUE_BENCHMARK_DATA" not in os.environ, reason="SYNQUE_BENCHMARK_DATA is not set"
 )
 def test_int8_changes_scores_by_less_than_the_real_sample_does(compiled, tmp_path):
-    """Of candidates that the real sample tells apart, none change places."""
+    """Differences of scores change by little of their standard error."""
     folder = Path(os.environ["SYNQUE_BENCHMARK_DATA"]) / "text2sql" / "data"
     database = min(path for path in folder.iterdir() if path.is_dir() and path.name != "real")
     groups = [
