@@ -94,13 +94,13 @@ def test_embeddings_are_those_of_torch(compiled, tmp_path):
     exact = TextEncoder(MINILM, precision="float32", device="cpu")
     expected = embed(exact, texts, cache_dir=tmp_path)
     # the same cache: nothing of torch's is taken for the backend's
-    found = embed(compiled, texts, cache_dir=tmp_path)
-    assert found.n_encoded == expected.n_encoded == len(set(TEXTS))
+    embedded = embed(compiled, texts, cache_dir=tmp_path)
+    assert embedded.n_encoded == expected.n_encoded == len(set(TEXTS))
     if compiled.precision == "float32":
-        torch.testing.assert_close(found.embeddings, expected.embeddings, rtol=0, atol=1e-5)
+        torch.testing.assert_close(embedded.embeddings, expected.embeddings, rtol=0, atol=1e-5)
     else:
         assert compiled.precision == "int8"
-        assert 0.998 < least_cosine(found.embeddings, expected.embeddings) < 0.999999
+        assert 0.998 < least_cosine(embedded.embeddings, expected.embeddings) < 0.999999
 
 
 @pytest.mark.parametrize("compiled", KINDS, indirect=True)
