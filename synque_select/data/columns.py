@@ -113,10 +113,8 @@ class Columns:
 
     @property
     def are_plain(self) -> bool:
-        """Whether there are fields, and each has an Arrow type."""
-        return bool(self._types) and not any(
-            isinstance(type_, _Stored) for type_ in self._types.values()
-        )
+        """Whether there are fields, and none is stored as JSON."""
+        return bool(self._types) and _Stored.JSON not in self._types.values()
 
     def schema(self) -> pa.Schema:
         """Return the schema of the file that will be written."""

@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
+import io
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from decimal import Decimal
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, TypeAlias
+from typing import IO, TYPE_CHECKING, ClassVar, NamedTuple, TypeAlias
 
-from synque_select.data.json_reader import numbered_lines
+from synque_select.data.compressed import open_data
+from synque_select.data.csv_tables import table_of_texts
+from synque_select.data.json_reader import LineDecoder, numbered_lines
 from synque_select.data.readers import BaseReader
-from synque_select.data.tables import Row, Rows, table_of_rows
+from synque_select.data.tables import Block, Row, Rows, table_of_blocks, table_of_rows
 from synque_select.errors import DataError
 from synque_select.utils.wording import counted
 from synque_select.utils.written_number import WrittenNumber
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from datasets import Dataset
 
 __all__ = ["CsvReader", "TsvReader", "count_blank_rows", "read_csv"]
+
+_FIRST_BYTES = 1 << 14  # read row by row, which tells the types of the columns
+_BLOCK_BYTES, _MOST_BYTES = 1 << 20, 1 << 22
+_HINT = "text that contains the delimiter must be in double quotes"
 
 
 class CsvReader(BaseReader):
@@ -40,8 +49,13 @@ class CsvReader(BaseReader):
 
     def read(self, path: Path) -> Dataset:
         """Read a file; a large file is converted once and then memory-mapped from the cache."""
-        read = partial(read_csv, delimiter=self.delimiter, as_text=self.as_text)
-        return table_of_rows(path, read, about=[self.delimiter, *sorted(self.as_text)])
+        about = [self.delimiter, *sorted(self.as_text)]
+        delimiter = _named_delimiter(path) or self.delimiter
+        if delimiter == "\t":
+            rows = partial(read_csv, delimiter=delimiter, as_text=self.as_text)
+            return table_of_rows(path, rows, about=about)
+        blocks = partial(_csv_blocks, delimiter=delimiter, as_text=self.as_text)
+        return table_of_blocks(path, blocks, about=about)
 
 
 class TsvReader(CsvReader):
@@ -104,12 +118,114 @@ def read_csv(path: Path, *, delimiter: str = ",", as_text: Collection[str] = ())
 
 
 _Fields: TypeAlias = Iterator[tuple[int, list[str]]]
+_Kind: TypeAlias = type[int] | type[float] | None
+
+
+class _Part(NamedTuple):
+    """Some rows of a table.
+
+    Args:
+        n_bytes: Their size in the file.
+        texts: The rows; None if they must be read one by one.
+        rows: Function that reads them one by one.
+    """
+
+    n_bytes: int
+    texts: pa.Table | None
+    rows: Callable[[], _Fields]
+
+
+def _csv_blocks(path: Path, *, delimiter: str, as_text: Collection[str]) -> Iterator[Block]:
+    """Stream a table in blocks; see `read_csv`."""
+    beginning = list(islice(_csv_rows(path, delimiter), 2))
+    header = _header(path, beginning)
+    if len(beginning) < 2:
+        return
+    n_before = beginning[1][0] - 1
+    columns = {place: _Column() for place, name in enumerate(header) if name not in as_text}
+    numbers = dict(columns)
+    for part in _parts(path, delimiter, header, n_before, numbers):
+        if part.texts is None:
+            _add_rows(numbers, part.rows())
+            break
+        for place, column in list(numbers.items()):
+            column.add_all(part.texts.column(header[place]))
+            if not column.is_number:
+                del numbers[place]
+        if not numbers:
+            break
+    kinds = [columns[place].kind if place in columns else None for place in range(len(header))]
+    for part in _parts(path, delimiter, header, n_before, range(len(header))):
+        rows = partial(_as_rows, part, header, kinds)
+        yield Block(part.n_bytes, rows, partial(_as_table, part, kinds))
+
+
+def _parts(
+    path: Path, delimiter: str, header: Sequence[str], n_before: int, places: Iterable[int]
+) -> Iterator[_Part]:
+    """Stream the rows of a table that follow its first lines, with the columns at some places.
+
+    What cannot be read at once is the last part, and all that is left of the file: only reading row
+    by row tells where its rows end.
+    """
+    with open_data(path) as file:
+        first = file.readline().removeprefix(codecs.BOM_UTF8)
+        for _ in range(n_before - 1):
+            file.readline()
+        n_bytes = _FIRST_BYTES
+        while content := _whole_rows(file, n_bytes):
+            n_bytes = _BLOCK_BYTES
+            needed = [header[place] for place in places]
+            texts = table_of_texts(content, header, delimiter, needed)
+            lines = chain(io.BytesIO(content), () if texts is not None else file)
+            decoded = LineDecoder(path, n_before, first).decoded(lines)
+            rows = _parsed_rows(path, delimiter, decoded, n_before)
+            yield _Part(
+                len(content), texts, partial(_of_one_length, path, rows, _HINT, len(header))
+            )
+            if texts is None:
+                return
+            n_before += content.count(b"\n")
+
+
+def _whole_rows(file: IO[bytes], n_bytes: int) -> bytes:
+    """Read about so many bytes to the end of a line outside of quotes, if that is near."""
+    parts = [file.read(n_bytes), file.readline()]
+    n_quotes = sum(part.count(b'"') for part in parts)
+    while n_quotes % 2 and n_bytes < _MOST_BYTES and (line := file.readline()):
+        n_quotes, n_bytes = n_quotes + line.count(b'"'), n_bytes + len(line)
+        parts.append(line)
+    return b"".join(parts)
+
+
+def _as_rows(part: _Part, header: Sequence[str], kinds: Sequence[_Kind]) -> Rows:
+    converters = [_converter(kind) for kind in kinds]
+    for line, values in part.rows():
+        converted = [convert(value) for convert, value in zip(converters, values, strict=True)]
+        n_bytes = sum(map(len, values)) + len(values)
+        yield Row(line, n_bytes, dict(zip(header, converted, strict=True)))
+
+
+def _as_table(part: _Part, kinds: Sequence[_Kind], schema: pa.Schema) -> pa.Table | None:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if part.texts is None:
+        return None
+    types = {int: pa.int64(), float: pa.float64(), WrittenNumber: pa.string()}
+    columns = []
+    for texts, kind in zip(part.texts.columns, kinds, strict=True):
+        if kind is not None:
+            filled = pc.if_else(pc.equal(texts, ""), pa.scalar(None, pa.string()), texts)
+        columns.append(texts if kind is None else filled.cast(types[kind]))
+    table = pa.table(columns, names=part.texts.column_names)
+    # not equal where a column of numbers was empty so far
+    return table if table.schema.equals(schema) else None
 
 
 def _csv_rows(path: Path, delimiter: str) -> _Fields:
     """Yield the first line number and the values of each row; all rows have the same length."""
-    hint = "text that contains the delimiter must be in double quotes"
-    return _of_one_length(path, _quoted_rows(path, delimiter), hint)
+    return _of_one_length(path, _quoted_rows(path, delimiter), _HINT)
 
 
 def _line_rows(path: Path) -> _Fields:
@@ -170,10 +286,17 @@ def _tab_rows(path: Path) -> _Fields:
 
 
 def _quoted_rows(path: Path, delimiter: str) -> _Fields:
-    reader = csv.reader((line for _, line in _lines(path)), delimiter=delimiter, strict=True)
-    n_skipped = _named_delimiter(path) is not None
+    n_before = int(_named_delimiter(path) is not None)
+    return _parsed_rows(path, delimiter, _lines(path), n_before)
+
+
+def _parsed_rows(
+    path: Path, delimiter: str, lines: Iterator[tuple[int, str]], n_before: int
+) -> _Fields:
+    """Yield the first line number and the values of each row; `n_before` lines come before."""
+    reader = csv.reader((line for _, line in lines), delimiter=delimiter, strict=True)
     while True:
-        line = reader.line_num + 1 + n_skipped
+        line = reader.line_num + 1 + n_before
         try:
             values = _next_row(reader)
         except csv.Error as error:
@@ -186,8 +309,7 @@ def _quoted_rows(path: Path, delimiter: str) -> _Fields:
         yield line, values
 
 
-def _of_one_length(path: Path, rows: _Fields, hint: str) -> _Fields:
-    n_fields = 0
+def _of_one_length(path: Path, rows: _Fields, hint: str, n_fields: int = 0) -> _Fields:
     for line, values in rows:
         n_fields = n_fields or len(values)
         if values and len(values) != n_fields:
@@ -283,6 +405,10 @@ _NUMBER = re.compile(
 _EXACT_DIGITS = 15  # a decimal number of so many digits is read back from a float unchanged
 _INT64 = range(-(2**63), 2**63)
 _INT64_CHARACTERS = 20
+_FEW = 50
+_SHORT_WHOLE = r"^(0|-?[1-9][0-9]{0,13})$"
+# not under 0.0001, which Python writes with an exponent
+_PLAIN_FRACTION = r"^-?([1-9][0-9]{0,13}\.[0-9]+|0\.[0-9]{0,3}[1-9][0-9]*|0\.0)$"
 
 
 class _Column:
@@ -321,6 +447,54 @@ class _Column:
         else:
             self.is_whole = self.is_number = False
 
+    def add_all(self, values: pa.ChunkedArray) -> None:
+        """Take values into account, of which some may be empty; as `add` of each, but faster."""
+        import pyarrow.compute as pc
+
+        values = values.filter(pc.not_equal(values, ""))
+        # a column of text has a word among its first values
+        self._add_each(values.slice(0, _FEW).to_pylist())
+        values = values.slice(_FEW)
+        if not self.is_number or not len(values):
+            return
+        # what the first values are, the others probably are, too
+        takes = (self._take_whole, self._take_fractions)
+        for take in takes if self.is_whole else reversed(takes):
+            if len(values):
+                values = take(values)
+        self._add_each(values.to_pylist())
+
+    def _take_whole(self, values: pa.ChunkedArray) -> pa.ChunkedArray:
+        """Add short integers and return the other values."""
+        import pyarrow.compute as pc
+
+        is_whole = pc.match_substring_regex(values, _SHORT_WHOLE)
+        if pc.any(is_whole).as_py():
+            self._add_whole("0")
+        return values.filter(pc.invert(is_whole))
+
+    def _take_fractions(self, values: pa.ChunkedArray) -> pa.ChunkedArray:
+        """Add numbers that Arrow writes as they are, so are exact, and return the other values."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        is_plain = pc.match_substring_regex(values, _PLAIN_FRACTION)
+        plain = values.filter(is_plain)
+        is_same = pc.equal(plain.cast("float64").cast("string"), plain)
+        fractions = plain.filter(is_same)
+        if len(fractions):
+            self.is_whole = False
+            to_point = pc.find_substring(fractions, ".")
+            n_decimals = pc.subtract(pc.subtract(pc.binary_length(fractions), to_point), 1)
+            self._decimals.update(pc.unique(n_decimals).to_pylist())
+        others = (plain.filter(pc.invert(is_same)), values.filter(pc.invert(is_plain)))
+        return pa.chunked_array([chunk for part in others for chunk in part.chunks], "string")
+
+    def _add_each(self, values: Iterable[str]) -> None:
+        for value in values:
+            if self.is_number:
+                self.add(value)
+
     def _add_whole(self, value: str) -> None:
         self._decimals.add(0)
         self._is_plain = False  # 1 is 1.0 among floats
@@ -345,7 +519,12 @@ def _converters(
     header: list[str], rows: _Fields, as_text: Collection[str]
 ) -> list[Callable[[str], object]]:
     columns = {place: _Column() for place, name in enumerate(header) if name not in as_text}
-    numbers = dict(columns)
+    _add_rows(dict(columns), rows)
+    kinds = {place: column.kind for place, column in columns.items()}
+    return [_converter(kinds.get(place)) for place in range(len(header))]
+
+
+def _add_rows(numbers: dict[int, _Column], rows: _Fields) -> None:
     for _, values in rows:
         # a column of text is no longer checked from its first word on
         for place, column in list(numbers.items()):
@@ -353,9 +532,7 @@ def _converters(
                 column.add(values[place])
                 if not column.is_number:
                     del numbers[place]
-    kinds = {place: column.kind for place, column in columns.items()}
-    return [_converter(kinds.get(place)) for place in range(len(header))]
 
 
-def _converter(kind: type[int] | type[float] | None) -> Callable[[str], object]:
+def _converter(kind: _Kind) -> Callable[[str], object]:
     return str if kind is None else lambda value: kind(value) if value else None

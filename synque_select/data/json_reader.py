@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = [
     "JsonLinesReader",
     "JsonReader",
+    "LineDecoder",
     "numbered_lines",
     "read_json",
     "read_jsonl",
@@ -302,22 +303,29 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
             mark, or lines end with \r alone.
     """
     with open_data(path) as file:
-        yield from _LineDecoder(path).decoded(file)
+        yield from LineDecoder(path).decoded(file)
 
 
-class _LineDecoder:
-    """Numbers, checks and decodes the lines of a file, which may come in parts."""
+class LineDecoder:
+    """Numbers, checks and decodes the lines of a file, which may come in parts.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: The file, for messages.
+        n_before: Number of the lines before those that are decoded first.
+        first: The first line of the file, if it is among those before.
+    """
+
+    def __init__(self, path: Path, n_before: int = 0, first: bytes = b"") -> None:
         self._path = path
-        self._number = 0
-        self._first = b""
+        self._number = n_before
+        self._first = first
 
     def skip(self, n_lines: int) -> None:
         """Count lines, after the first, that were read in another way."""
         self._number += n_lines
 
     def decoded(self, lines: Iterable[bytes]) -> Iterator[tuple[int, str]]:
+        """Yield the numbers and the texts of the next lines; see `numbered_lines`."""
         path = self._path
         for number, raw in enumerate(lines, self._number + 1):
             self._number = number
@@ -353,7 +361,7 @@ class _JsonLines:
     def __init__(self, path: Path, decoder: json.JSONDecoder) -> None:
         self._path = path
         self._decoder = decoder
-        self._lines = _LineDecoder(path)
+        self._lines = LineDecoder(path)
         self._records = _Records(path)
 
     def all_rows(self) -> Rows:
