@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from synque_select.functional.pairwise import (
     BLOCK_ROWS,
+    block_rows,
     nearest_distances,
-    rows,
+    row_blocks,
     sq_distances,
 )
 
@@ -25,6 +26,8 @@ __all__ = [
     "mixture_coverage_distances",
     "order_weights",
     "real_radii",
+    "stacked_counts_within",
+    "stacked_coverage_distances",
 ]
 
 # total chance of the order statistics that are left out: far below float32's resolution of the
@@ -32,6 +35,8 @@ __all__ = [
 _TAIL = 1e-12
 # real examples whose sorted distances to all parts are in memory at once
 _MIXTURE_ROWS = 32
+# real examples whose distances to all others are in memory at once
+_RADIUS_ROWS = 256
 
 
 def order_weights(n: int, m: int) -> torch.Tensor:
@@ -107,6 +112,74 @@ def coverage_distances(real: torch.Tensor, synthetic: torch.Tensor, m: int) -> t
     return expected_minimum(nearest_distances(real, synthetic, len(weights)), weights)
 
 
+def stacked_coverage_distances(
+    real: torch.Tensor, stacked: torch.Tensor, sizes: torch.Tensor | None, weights: torch.Tensor
+) -> torch.Tensor:
+    """Return the `coverage_distances` to several sets at once, for GPUs.
+
+    Args:
+        real: (n, d) float32 or float64.
+        stacked: (G, N, d) rows of G sets, same dtype and device; the smaller ones end with other
+            rows.
+        sizes: (G,) int64 number of rows of each set; None if all have N.
+        weights: (G, J) float64 `order_weights` of each set, the shorter ones followed by 0.
+
+    Returns:
+        (G, n) float64.
+
+    Example:
+        >>> sets = torch.tensor([[[1.0], [3.0]], [[2.0], [0.0]]])
+        >>> weights = torch.tensor([[0.5, 0.5], [1.0, 0.0]]).double()
+        >>> stacked_coverage_distances(torch.zeros(1, 1), sets, torch.tensor([2, 1]), weights)
+        tensor([[2.],
+                [2.]], dtype=torch.float64)
+    """
+    distances = _stacked_sq_distances(real, stacked, sizes)
+    nearest = distances.topk(weights.shape[1], dim=2, largest=False).values.double().sqrt()
+    # rows that are not there are at an infinite distance, which no weight of 0 would cancel
+    nearest = torch.where(weights.unsqueeze(1) > 0, nearest, 0.0)
+    return (nearest @ weights.unsqueeze(2)).squeeze(2)
+
+
+def stacked_counts_within(
+    real: torch.Tensor, stacked: torch.Tensor, sizes: torch.Tensor | None, radii: torch.Tensor
+) -> torch.Tensor:
+    """Return the `counts_within` of several sets at once, for GPUs.
+
+    Args:
+        real: (n, d) float32 or float64.
+        stacked: (G, N, d) rows of G sets, same dtype and device; the smaller ones end with other
+            rows.
+        sizes: (G,) int64 number of rows of each set; None if all have N.
+        radii: (n,) float64 Euclidean radii.
+
+    Returns:
+        (G, n) int64.
+
+    Example:
+        >>> sets, radii = torch.tensor([[[1.0], [3.0]], [[2.0], [0.0]]]), torch.tensor([2.0])
+        >>> stacked_counts_within(torch.zeros(1, 1), sets, torch.tensor([2, 1]), radii)
+        tensor([[1],
+                [1]])
+    """
+    limits = radii.square().to(real).unsqueeze(1)
+    return (_stacked_sq_distances(real, stacked, sizes) <= limits).sum(2)
+
+
+def _stacked_sq_distances(
+    real: torch.Tensor, stacked: torch.Tensor, sizes: torch.Tensor | None
+) -> torch.Tensor:
+    """(G, n, N) squared distances; infinite to rows that are not there."""
+    shift = real.double().mean(0).to(real.dtype)
+    sample = (real - shift).expand(len(stacked), -1, -1)
+    distances = sq_distances(sample, stacked - shift, refine=True)
+    if sizes is None:
+        return distances
+    places = torch.arange(stacked.shape[1], device=stacked.device)
+    missing = places >= sizes.unsqueeze(1)
+    return distances.masked_fill_(missing.unsqueeze(1), torch.inf)
+
+
 def mixture_coverage_distances(
     real: torch.Tensor, parts: Sequence[torch.Tensor], draws: Sequence[float]
 ) -> torch.Tensor:
@@ -176,15 +249,20 @@ def real_radii(real: torch.Tensor, k: int, groups: NDArray[np.int64] | None = No
     # column 0 is the example itself, at distance 0 (or a copy of it, which makes no difference)
     if groups is None:
         return nearest_distances(real, real, k + 1)[:, k]
-    # group by group: with copies of an example as its neighbors, its ball would have no radius
-    radii = real.new_empty(len(real), dtype=torch.float64)
+    # without its own group: with copies of an example as its neighbors, its ball would have no
+    # radius
+    n_others = len(real) - np.bincount(groups)[groups]
     numbers = torch.from_numpy(groups).to(real.device)
-    for number in range(int(groups.max()) + 1):
-        inside = numbers == number
-        others = real[~inside]
-        near = min(k, len(others))
-        radii[inside] = nearest_distances(real[inside], others, near)[:, near - 1]
-    return radii
+    ranks = torch.from_numpy(np.minimum(k, n_others) - 1).to(real.device)
+    real = real - real.double().mean(0).to(real.dtype)
+    radii = []
+    for start in range(0, len(real), _RADIUS_ROWS):
+        part = slice(start, start + _RADIUS_ROWS)
+        distances = sq_distances(real[part], real, refine=True)
+        distances = distances.masked_fill(numbers[part].unsqueeze(1) == numbers, torch.inf)
+        nearest = distances.topk(k, dim=1, largest=False).values
+        radii.append(nearest.gather(1, ranks[part].unsqueeze(1)).squeeze(1))
+    return torch.cat(radii).double().sqrt()
 
 
 def counts_within(real: torch.Tensor, synthetic: torch.Tensor, radii: torch.Tensor) -> torch.Tensor:
@@ -208,8 +286,8 @@ def counts_within(real: torch.Tensor, synthetic: torch.Tensor, radii: torch.Tens
     centered = real - shift
     limits = radii.square().to(real).unsqueeze(1)
     counts = torch.zeros(len(real), dtype=torch.int64, device=real.device)
-    for start in range(0, len(synthetic), BLOCK_ROWS):
-        block = rows(synthetic, start, start + BLOCK_ROWS, real, shift)
+    n_bytes = real.element_size() * (3 * real.shape[1] + 4 * len(real))
+    for block in row_blocks(synthetic, block_rows(real, BLOCK_ROWS, n_bytes), real, shift):
         # refined, so that a synthetic copy of a real example is at exactly 0, within any radius
         counts += (sq_distances(centered, block, refine=True) <= limits).sum(1)
     return counts

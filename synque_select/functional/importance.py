@@ -13,6 +13,7 @@ from synque_select.functional.logistic import (
     inverse_hessian_products,
     leave_groups_out,
 )
+from synque_select.utils.device import batch_bytes
 
 __all__ = ["ImportanceWeights", "fit_importance_weights", "kish_size"]
 
@@ -77,7 +78,7 @@ class ImportanceWeights:
         # where a ratio is clipped, it does not follow the classifier
         slopes = slopes * ~self.clipped[pools]
         parts = []
-        at_once = _at_once(len(self.features), self.coefficients.shape[1])
+        at_once = _at_once(self.features, self.coefficients.shape[1])
         for first in range(0, len(pools), at_once):
             chosen = slice(first, first + at_once)
             parts.append(self._influences(slopes[chosen], pools[chosen], left_out))
@@ -176,7 +177,7 @@ def fit_importance_weights(
     l2 = l2 * float(features.double().square().sum(1).mean())
     targets = (torch.arange(len(features), device=real.device) < n).to(features)
     root, coefficients = None, []
-    at_once = _at_once(len(features), n_folds)
+    at_once = _at_once(features, n_folds)
     for first in range(0, len(shares), at_once):
         weights = _training_weights(shares[first : first + at_once], folds, n, n_folds)
         flat = weights.to(features).flatten(0, 1).unsqueeze(0)
@@ -203,17 +204,23 @@ def fit_importance_weights(
 def _ratios(rows: torch.Tensor, coefficients: torch.Tensor, folds: torch.Tensor) -> torch.Tensor:
     """(E, N) float64 exp(logit) of each row by the classifier that was not trained on it."""
     ratios = coefficients.new_empty(len(coefficients), len(rows), dtype=torch.float64)
+    # read once: the host waits for a device to learn how many rows a mask has
+    on_host = folds.cpu()
     for fold in range(coefficients.shape[1]):
-        held_out = folds == fold
+        held_out = (on_host == fold).nonzero().flatten().to(rows.device)
         logits = coefficients[:, fold, :-1] @ rows[held_out].T + coefficients[:, fold, -1:]
         # a ratio beyond e^50 says the same, and its square must not overflow
         ratios[:, held_out] = logits.double().clamp(-50, 50).exp()
     return ratios
 
 
-def _at_once(n_rows: int, n_folds: int) -> int:
+def _at_once(features: torch.Tensor, n_folds: int) -> int:
     """Number of pools whose fits make a batch."""
-    return max(1, _BATCH_BYTES // (4 * n_rows * n_folds))
+    n_bytes = 4 * len(features) * n_folds
+    if features.is_cuda:
+        # some 16 numbers of each row and fold, most of them float64
+        return max(1, batch_bytes(features) // (2 * 16 * n_bytes))
+    return max(1, _BATCH_BYTES // n_bytes)
 
 
 def _training_weights(

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import torch
 
+from synque_select.utils.device import batch_bytes
+
 __all__ = [
     "LeftOut",
     "fit_logistic_regressions",
@@ -23,6 +25,10 @@ __all__ = [
 _MAX_ITERATIONS = 200
 # step lengths tried per line search
 _LINE_STEPS = 8
+# on a GPU, the host learns whether all is done each so many iterations only, as it waits for that,
+# and a line search has a fixed number of steps. What is done stands still
+_ITERATIONS_PER_LOOK = 8
+_LINE_STEPS_ON_GPU = 3
 _MAX_PRODUCTS = 50
 # groups whose rows make up the preconditioner: more cost more than they save
 _GROUPS_IN_ROOT = 4
@@ -50,23 +56,24 @@ class _Problems:
         targets: (N,) or (G, F, N), 0 or 1.
         weights: (G, F, N), 0 for a row that is held out.
         penalty: (d + 1,) of the scaled coefficients, 0 for the intercept, which is last.
-        scale: Root mean square norm of the rows.
+        scale: Root mean square norm of the rows, a float64 scalar.
     """
 
     rows: torch.Tensor
     targets: torch.Tensor
     weights: torch.Tensor
     penalty: torch.Tensor
-    scale: float
+    scale: torch.Tensor
 
     @classmethod
     def make(
         cls, features: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor, l2: float
     ) -> _Problems:
         norms = torch.linalg.vector_norm(features, dim=2).double()
-        scale = float(norms.square().mean().sqrt()) or 1.0
+        scale = norms.square().mean().sqrt()
+        scale = torch.where(scale == 0, 1.0, scale)
         # dividing rows by s multiplies coefficients by s and so divides their penalty by s²
-        penalty = features.new_full((features.shape[2] + 1,), l2 / scale**2)
+        penalty = features.new_ones(features.shape[2] + 1) * (l2 / scale.square()).to(features)
         penalty[-1] = 0
         return cls(features, targets.to(features), weights.to(features), penalty, scale)
 
@@ -81,11 +88,11 @@ class _Problems:
         slopes = (residuals @ self.rows).div_(self.scale)
         return torch.cat((slopes, residuals.sum(2, keepdim=True)), 2) + self.penalty * coefficients
 
-    def least_curvature(self) -> float:
+    def least_curvature(self) -> torch.Tensor:
         """A lower bound of the Hessian, for rows of norm 1 and a moderate intercept."""
         # slopes have the penalty's curvature at least; the intercept has none, but its own
         # curvature Σ w p(1 − p), with p(1 − p) ≥ 1/16 for p between 0.07 and 0.93
-        return min(float(self.penalty.max()), float(self.weights.sum(2).mean()) / 16)
+        return torch.minimum(self.penalty.max(), self.weights.sum(2).mean() / 16)
 
     def scaled(self, root: torch.Tensor) -> torch.Tensor:
         """Convert the result of `inverse_curvature_root` to the scaled coefficients."""
@@ -152,13 +159,23 @@ def inverse_curvature_root(
     diagonal = bound.diagonal()
     # with fewer rows than columns the matrix is singular up to the penalty, and a ridge keeps the
     # Cholesky factor defined. A preconditioner changes the path, not the solution
-    diagonal[:-1] += max(l2, 1e-5 * float(diagonal[:-1].mean()))
-    diagonal[-1] += 1e-5 * float(diagonal[-1])
+    diagonal[:-1] += (1e-5 * diagonal[:-1].mean()).clamp_min(l2)
+    diagonal[-1] += 1e-5 * diagonal[-1].clone()
     one = torch.eye(len(bound), dtype=bound.dtype, device=bound.device)
-    root: torch.Tensor = torch.linalg.solve_triangular(
-        torch.linalg.cholesky(bound), one, upper=False
-    )
+    root: torch.Tensor = torch.linalg.solve_triangular(_cholesky(bound), one, upper=False)
     return root
+
+
+def _cholesky(matrices: torch.Tensor) -> torch.Tensor:
+    """Return the lower Cholesky factors; on a GPU, NaN and not an error where there is none."""
+    # whether it failed is known on the device only, and the host would wait for that. What is
+    # computed from NaN does not converge
+    if not matrices.is_cuda:
+        factors: torch.Tensor = torch.linalg.cholesky(matrices)
+        return factors
+    result = torch.linalg.cholesky_ex(matrices)
+    failed = result.info.ne(0).unsqueeze(-1).unsqueeze(-1)
+    return torch.where(failed, torch.nan, result.L)
 
 
 def fit_logistic_regressions(
@@ -200,14 +217,18 @@ def fit_logistic_regressions(
     if root is None:
         root = inverse_curvature_root(features, weights, l2=l2)
     coefficients, converged = _minimise(problems, problems.scaled(root))
-    # one group at a time: the Hessians of all of them, (G, F, d, d) in float64, would not fit
-    for group in (~converged).any(1).nonzero():
-        alone = problems.part(group, torch.float64)
-        exact, converged[group] = _newton(alone, coefficients[group].double())
-        coefficients[group] = exact.to(features.dtype)
+    # few groups at a time: the Hessians of all of them, (G, F, d, d) in float64, would not fit
+    _, n_fits, d = coefficients.shape
+    n_bytes = 8 * n_fits * (3 * d**2 + 2 * d * features.shape[1])
+    at_once = max(1, batch_bytes(features) // n_bytes) if features.is_cuda else 1
+    failed = (~converged).any(1).nonzero().flatten()
+    for groups in torch.split(failed, at_once) if len(failed) else ():
+        alone = problems.part(groups, torch.float64)
+        exact, converged[groups] = _newton(alone, coefficients[groups].double())
+        coefficients[groups] = exact.to(features.dtype)
     # NaN and not the last iterate: a proxy must report "undefined", not a number that depends on
     # where the solver stopped
-    coefficients[~converged] = torch.nan
+    coefficients.masked_fill_(~converged.unsqueeze(2), torch.nan)
     coefficients[..., :-1] /= problems.scale
     return coefficients
 
@@ -225,9 +246,9 @@ def _minimise(problems: _Problems, root: torch.Tensor) -> tuple[torch.Tensor, to
     enough = (noise * _norms(gradient)).clamp_min(strict)
     direction = before = torch.zeros_like(gradient)
     size = torch.ones_like(enough)
-    for _ in range(_MAX_ITERATIONS):
+    for i in range(_MAX_ITERATIONS):
         going = _norms(gradient) > enough
-        if not bool(going.any()):
+        if _looks(i, going) and not bool(going.any()):
             break
         solved = _solve(root, gradient)
         # Polak and Ribière's β, clamped at 0: a restart along the gradient whenever conjugacy is
@@ -248,7 +269,7 @@ def _minimise(problems: _Problems, root: torch.Tensor) -> tuple[torch.Tensor, to
 
 
 def _newton(problems: _Problems, start: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Newton's method with a line search for one group; return coefficients and convergence.
+    """Newton's method with a line search; return coefficients and convergence.
 
     A fit has converged if a Newton step no longer changes a logit: unlike a bound on the gradient,
     this does not depend on the units of the features.
@@ -256,7 +277,7 @@ def _newton(problems: _Problems, start: torch.Tensor) -> tuple[torch.Tensor, tor
     ones = problems.rows.new_ones(*problems.rows.shape[:2], 1)
     rows = torch.cat((problems.rows / problems.scale, ones), 2)
     coefficients, done = start, torch.zeros_like(start[..., :1], dtype=torch.bool)
-    for _ in range(_MAX_ITERATIONS):
+    for i in range(_MAX_ITERATIONS):
         logits = problems.logits(coefficients)
         chance = torch.sigmoid(logits)
         gradient = problems.gradient(coefficients, problems.residuals(chance))
@@ -266,15 +287,30 @@ def _newton(problems: _Problems, start: torch.Tensor) -> tuple[torch.Tensor, tor
         # if every row is classified with certainty, p (1 − p) underflows and the intercept has no
         # curvature left: a relative ridge of 1e-12 keeps the system solvable
         diagonal += problems.penalty + 1e-12 * diagonal.mean(2, keepdim=True) + 1e-300
-        direction = -torch.linalg.solve(hessian, gradient.unsqueeze(3)).squeeze(3)
+        direction = -_solved(hessian, gradient.unsqueeze(3)).squeeze(3)
         line = _Line.make(problems, coefficients, logits, direction)
         done = line.along.abs().amax(2, keepdim=True) <= _NEWTON_STEP
-        if bool(done.all()):
+        if _looks(i, done) and bool(done.all()):
             coefficients = coefficients + direction
             break
         step, _ = line.search(chance, _dots(gradient, direction), ~done)
         coefficients = coefficients + step * direction
     return coefficients, done.squeeze(2)
+
+
+def _solved(matrices: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
+    """Solve linear systems; on a GPU without waiting to learn whether a matrix is singular."""
+    if not matrices.is_cuda:
+        solutions: torch.Tensor = torch.linalg.solve(matrices, vectors)
+        return solutions
+    result = torch.linalg.solve_ex(matrices, vectors)
+    failed = result.info.ne(0).unsqueeze(-1).unsqueeze(-1)
+    return torch.where(failed, torch.nan, result.result)
+
+
+def _looks(iteration: int, flags: torch.Tensor) -> bool:
+    """Whether the host reads flags in this iteration."""
+    return not flags.is_cuda or iteration % _ITERATIONS_PER_LOOK == _ITERATIONS_PER_LOOK - 1
 
 
 def _solve(root: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
@@ -340,7 +376,8 @@ class _Line:
         # direction next time, and an exact minimum along this one would not save an iteration
         step, slope, fine = torch.zeros_like(first), first, ~going
         low, high = step, torch.full_like(step, torch.inf)
-        for _ in range(_LINE_STEPS):
+        on_gpu = first.is_cuda
+        for _ in range(_LINE_STEPS_ON_GPU if on_gpu else _LINE_STEPS):
             newton = step - slope / self._curvature(chance)
             # a Newton step may overshoot where the sigmoid is flat; outside the bracket, bisect
             # it, or double the step while the bracket has no upper end
@@ -351,7 +388,7 @@ class _Line:
             slope = _dots(chance - self.problems.targets, self.weighted)
             slope = slope + self.linear + step * self.quadratic
             fine = fine | (slope.abs() <= 0.3 * first.abs())
-            if bool(fine.all()):
+            if not on_gpu and bool(fine.all()):
                 break
             low, high = torch.where(slope < 0, step, low), torch.where(slope > 0, step, high)
         return step, chance
@@ -400,16 +437,16 @@ def inverse_hessian_products(
     root = problems.scaled(root)
     # the problem is solved for rows / scale: u is converted on the way in, the result on the way
     # out. H itself is never formed: (G, F, d, d) would not fit into memory
-    units = features.new_full((features.shape[2] + 1,), problems.scale)
-    units[-1] = 1
+    units = features.new_ones(features.shape[2] + 1)
+    units[:-1] *= problems.scale
     residual = vectors / units
     enough = (1e-3 * _norms(residual)).clamp_min(1e-30)
     solution = torch.zeros_like(residual)
     direction = solved = _solve(root, residual)
     size = _dots(residual, solved)
-    for _ in range(_MAX_PRODUCTS):
+    for i in range(_MAX_PRODUCTS):
         going = _norms(residual) > enough
-        if not bool(going.any()):
+        if _looks(i, going) and not bool(going.any()):
             break
         image = problems.gradient(direction, curvatures * problems.logits(direction))
         # problems that are done stand still; their quotient may be 0/0
@@ -453,10 +490,8 @@ def leverages(
         >>> [round(value, 1) for value in h[0, 0].tolist()]
         [0.3, 0.3, 0.3, 1.0]
     """
-    result = torch.zeros(*logits.shape[:2], len(rows), dtype=torch.float64, device=features.device)
-    for g, f, solved in _half_solved(features, weights, logits, rows, l2):
-        result[g, f] = solved.square().sum(0)
-    return result
+    parts = [part.square().sum(1) for part in _half_solved(features, weights, logits, rows, l2)]
+    return torch.cat(parts).view(*logits.shape[:2], len(rows))
 
 
 @dataclass(frozen=True)
@@ -516,17 +551,17 @@ def leave_groups_out(
         [1.93, 3.0, 3.0]
     """
     rows = torch.arange(len(groups), device=features.device)
-    solved = [
-        part for *_, part in _half_solved(features[None], weights[None], logits[None], rows, l2)
-    ]
+    solved = torch.cat(list(_half_solved(features[None], weights[None], logits[None], rows, l2))).mT
     curvatures = _curvatures(weights, logits)[:, : len(groups)]
-    order, sizes = groups.argsort(stable=True), torch.bincount(groups)
+    # on the CPU, where positions are found without waiting for a device
+    numbers = groups.cpu()
+    order, sizes = numbers.argsort(stable=True), torch.bincount(numbers)
     starts = sizes.cumsum(0) - sizes
     members, factors = [], []
-    for size in sorted(set(sizes.cpu().tolist())):
+    for size in sorted(set(sizes.tolist())):
         first = starts[sizes == size].unsqueeze(1)
-        chosen = order[first + torch.arange(size, device=order.device)]
-        blocks = torch.stack([part.T[chosen] @ part.T[chosen].mT for part in solved])
+        chosen = order[first + torch.arange(size)].to(features.device)
+        blocks = solved[:, chosen] @ solved[:, chosen].mT
         values, vectors = torch.linalg.eigh(blocks)
         free = (1 - values).clamp_min(least_free)
         inverse = (vectors / free.unsqueeze(2)) @ vectors.mT
@@ -549,18 +584,37 @@ def _half_solved(
     logits: torch.Tensor,
     rows: torch.Tensor,
     l2: float,
-) -> Iterator[tuple[int, int, torch.Tensor]]:
-    """Yield L⁻¹ Xᵀ V^½ of some rows, (d + 1, R) float64 with L Lᵀ = H, for each fit."""
+) -> Iterator[torch.Tensor]:
+    """Yield L⁻¹ Xᵀ V^½ of some rows, (B, d + 1, R) float64 with L Lᵀ = H, of B fits at a time."""
+    (n_groups, n_fits, n), d = logits.shape, features.shape[2] + 1
     curvatures = _curvatures(weights, logits)
-    penalty = torch.full((features.shape[2] + 1,), l2, dtype=torch.float64, device=features.device)
+    penalty = torch.full((d,), l2, dtype=torch.float64, device=features.device)
     # the intercept is not penalized; a trace keeps the factorization from failing
     penalty[-1] = 1e-9
-    for g in range(logits.shape[0]):
-        x = features[g].double()
-        x = torch.cat((x, x.new_ones(len(x), 1)), 1)
-        for f in range(logits.shape[1]):
-            # one Hessian at a time: all of them would not fit into memory
-            hessian = (x.mT * curvatures[g, f]) @ x + torch.diag(penalty)
-            factor = torch.linalg.cholesky(hessian)
-            scaled = (x[rows] * curvatures[g, f, rows].sqrt().unsqueeze(1)).mT
-            yield g, f, torch.linalg.solve_triangular(factor, scaled, upper=False)
+    if not features.is_cuda:
+        # one Hessian at a time: all of them would not fit into memory
+        for g in range(n_groups):
+            x = _with_ones(features[g])
+            for f in range(n_fits):
+                yield _half_solved_of(x, curvatures[g, f], rows, penalty).unsqueeze(0)
+        return
+    n_bytes = 8 * (3 * n * d + 3 * d**2 + 3 * d * len(rows))
+    at_once = max(1, batch_bytes(features) // (2 * n_bytes))
+    for fits in torch.split(torch.arange(n_groups * n_fits, device=features.device), at_once):
+        x = _with_ones(features[fits // n_fits])
+        yield _half_solved_of(x, curvatures.flatten(0, 1)[fits], rows, penalty)
+
+
+def _with_ones(rows: torch.Tensor) -> torch.Tensor:
+    """Return rows (..., N, d) in float64 with a column of ones behind them."""
+    return torch.cat((rows.double(), rows.new_ones(*rows.shape[:-1], 1, dtype=torch.float64)), -1)
+
+
+def _half_solved_of(
+    x: torch.Tensor, curvatures: torch.Tensor, rows: torch.Tensor, penalty: torch.Tensor
+) -> torch.Tensor:
+    """(..., d + 1, R) of fits of x (..., N, d + 1) with curvatures (..., N)."""
+    hessians = (x.mT * curvatures.unsqueeze(-2)) @ x + torch.diag(penalty)
+    scaled = (x[..., rows, :] * curvatures[..., rows].sqrt().unsqueeze(-1)).mT
+    solved: torch.Tensor = torch.linalg.solve_triangular(_cholesky(hessians), scaled, upper=False)
+    return solved

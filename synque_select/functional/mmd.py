@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from synque_select.functional.pairwise import BLOCK_ROWS, rows, sq_distances
+from synque_select.functional.pairwise import BLOCK_ROWS, row_blocks, sq_distances
 from synque_select.functional.products import scaled_products
+from synque_select.utils.device import batch_bytes
 
 __all__ = [
     "BANK",
@@ -25,8 +26,11 @@ __all__ = [
     "mmd2_unbiased",
     "mmd_permutation_p",
     "off_diagonal_matrix",
+    "permutation_p_tensor",
+    "random_blocks",
     "resampling_factor",
     "self_kernel_mean",
+    "stacked_kernel_sums",
     "weighted_kernel_mean",
 ]
 
@@ -61,18 +65,19 @@ def kernel_matrix(kernel: Kernel, left: torch.Tensor, right: torch.Tensor) -> to
 
     Args:
         kernel: The kernel.
-        left: (p, d) float32 or float64.
-        right: (q, d), same dtype and device.
+        left: (..., p, d) float32 or float64.
+        right: (..., q, d), same dtype and device, and as many dimensions, of which there are two or
+            three.
 
     Returns:
-        (p, q), in the dtype of the rows.
+        (..., p, q), in the dtype of the rows.
 
     Example:
         >>> kernel_matrix(Kernel("polynomial", (1.0,)), torch.ones(1, 1), torch.ones(1, 1))
         tensor([[8.]])
     """
     if kernel.name == "polynomial":
-        constant = left.new_full((len(right),), kernel.coef0)
+        constant = left.new_full(right.shape[:-1], kernel.coef0)
         base = scaled_products(left, right, kernel.gammas[0], constant)
         return _power(base, kernel.degree)
     if kernel.name == "energy":
@@ -121,6 +126,24 @@ class SelfMean:
     n: int
     standard_error: float = 0.0
     n_diagonal: int | None = field(default=None, repr=False)
+
+    @classmethod
+    def of_blocks(
+        cls,
+        off_diagonal: NDArray[np.float64],
+        diagonal: NDArray[np.float64],
+        sizes: NDArray[np.int64],
+    ) -> SelfMean:
+        """Return the estimate for a set from the exact means of random blocks of it.
+
+        Args:
+            off_diagonal: (S,) mean of each block over its pairs i ≠ j.
+            diagonal: (S,) mean of each block over its diagonal.
+            sizes: (S,) rows in each block; a single block is the whole set.
+        """
+        n, shares = int(sizes.sum()), sizes / sizes.sum()
+        error = off_diagonal.std(ddof=1) / len(sizes) ** 0.5 if len(sizes) > 1 else 0.0
+        return cls(float(shares @ off_diagonal), float(shares @ diagonal), n, float(error))
 
     @property
     def off_diagonal_share(self) -> float:
@@ -175,8 +198,7 @@ def kernel_contributions(
     """
     shift = _shift(kernel, real)
     total = torch.zeros(len(real), dtype=torch.float64, device=real.device)
-    for start in range(0, len(synthetic), BLOCK_ROWS):
-        block = rows(synthetic, start, start + BLOCK_ROWS, real, shift)
+    for block in row_blocks(synthetic, BLOCK_ROWS, real, shift):
         for first in range(0, len(real), BLOCK_ROWS):
             part = real[first : first + BLOCK_ROWS]
             part = part if shift is None else part - shift
@@ -228,19 +250,24 @@ def self_kernel_mean(
         return _exact_self_mean(kernel, points.to(like), groups)
     if order is None:
         order = torch.randperm(len(points), generator=torch.Generator().manual_seed(0))
+    blocks = random_blocks(order)
+    means = [_exact_self_mean(kernel, points[block.to(points.device)].to(like)) for block in blocks]
+    return SelfMean.of_blocks(
+        np.array([mean.off_diagonal for mean in means]),
+        np.array([mean.diagonal for mean in means]),
+        np.array([len(block) for block in blocks]),
+    )
+
+
+def random_blocks(order: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Divide rows in random order into blocks of about 1,024, for `self_kernel_mean`.
+
+    Args:
+        order: (N,) int64 random order of the rows.
+    """
     # blocks whose sizes differ by one at most: a short last block would have a much larger
     # variance than the others
-    blocks = order.tensor_split(-(-len(points) // BLOCK_ROWS))
-    means = [_exact_self_mean(kernel, points[block.to(points.device)].to(like)) for block in blocks]
-    weights = torch.tensor([len(block) for block in blocks], dtype=torch.float64) / len(points)
-    off_diagonals = torch.tensor([mean.off_diagonal for mean in means], dtype=torch.float64)
-    diagonals = torch.tensor([mean.diagonal for mean in means], dtype=torch.float64)
-    return SelfMean(
-        float(weights @ off_diagonals),
-        float(weights @ diagonals),
-        len(points),
-        float(off_diagonals.std()) / len(means) ** 0.5,
-    )
+    return order.tensor_split(-(-len(order) // BLOCK_ROWS))
 
 
 def _exact_self_mean(
@@ -256,7 +283,7 @@ def _exact_self_mean(
         total = _sum(matrix)
         if groups is not None:
             # a block off the diagonal of blocks counts for (i, j) and for (j, i)
-            within = matrix.double()[same.block(i, j)].sum() * (1 if i == j else 2)
+            within = (matrix.double() * same.block(i, j)).sum() * (1 if i == j else 2)
             diagonal += within
             off_diagonal += total * (1 if i == j else 2) - within
         elif i == j:
@@ -298,6 +325,58 @@ def _sum(matrix: torch.Tensor) -> torch.Tensor:
     return torch.stack([part.double().sum() for part in torch.split(matrix, _SUM_ROWS)]).sum()
 
 
+def stacked_kernel_sums(
+    kernel: Kernel, stacked: torch.Tensor, sizes: torch.Tensor | None, real: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return the kernel sums of several sets at once, each with itself and with the real sample.
+
+    For GPUs, which sets of a few thousand rows do not fill one by one.
+
+    Args:
+        kernel: The kernel.
+        stacked: (G, N, d) float32 or float64 rows of G sets; the smaller ones end with other rows.
+        sizes: (G,) int64 number of rows of each set; None if all have N.
+        real: (n, d) real examples, same dtype and device.
+
+    Returns:
+        Σ_{i≠j} k(s_i, s_j) and Σ_i k(s_i, s_i) of each set, (G,) float64 each, and Σ_s k(r_i, s) of
+        each real example with each set, (G, n) float64.
+
+    Example:
+        >>> kernel = Kernel("polynomial", (1.0,), degree=1, coef0=0.0)
+        >>> sets = torch.tensor([[[1.0], [3.0]], [[2.0], [9.0]]])
+        >>> sums = stacked_kernel_sums(kernel, sets, torch.tensor([2, 1]), torch.ones(1, 1))
+        >>> [part.flatten().tolist() for part in sums]
+        [[6.0, 0.0], [10.0, 4.0], [4.0, 2.0]]
+    """
+    n_sets, n_rows, _ = stacked.shape
+    places = torch.arange(n_rows, device=stacked.device)
+    used = None if sizes is None else (places < sizes.unsqueeze(1)).to(stacked.dtype)
+    shift = _shift(kernel, real)
+    sample = (real if shift is None else real - shift).expand(n_sets, -1, -1)
+    # a set is centered on a row of its own: far from the real sample, it would lose its digits
+    own = stacked if shift is None else stacked - stacked[:, :1]
+    totals = torch.zeros(n_sets, dtype=torch.float64, device=stacked.device)
+    diagonal, to_real = torch.zeros_like(totals), totals.new_zeros(n_sets, len(real))
+    # up to 4 numbers for each entry of a kernel, in half of the memory: the rows take the rest
+    per_row = 4 * n_sets * max(n_rows, len(real)) * stacked.element_size()
+    step = max(1, batch_bytes(stacked) // (2 * per_row))
+    for start in range(0, n_rows, step):
+        part = slice(start, start + step)
+        near = stacked[:, part] if shift is None else stacked[:, part] - shift
+        matrix = kernel_matrix(kernel, near, sample)
+        if used is not None:
+            matrix.mul_(used[:, part].unsqueeze(2))
+        to_real += matrix.sum(1, dtype=torch.float64)
+        matrix = kernel_matrix(kernel, own[:, part], own)
+        if used is not None:
+            matrix.mul_(used[:, part].unsqueeze(2)).mul_(used.unsqueeze(1))
+        diagonal += matrix.diagonal(start, 1, 2).sum(1, dtype=torch.float64)
+        totals += matrix.sum((1, 2), dtype=torch.float64)
+        del matrix
+    return totals - diagonal, diagonal, to_real
+
+
 def _half_rows(n: int) -> int:
     # blocks on the diagonal are computed whole, both halves: in a small set, smaller blocks waste
     # less of that
@@ -335,7 +414,7 @@ def off_diagonal_matrix(
     matrix = kernel_matrix(kernel, points, points).fill_diagonal_(0)
     if groups is not None:
         numbers = torch.from_numpy(groups).to(points.device)
-        matrix[numbers.unsqueeze(1) == numbers] = 0
+        matrix.masked_fill_(numbers.unsqueeze(1) == numbers, 0)
     return matrix
 
 
@@ -508,6 +587,27 @@ def mmd_permutation_p(
         >>> mmd_permutation_p(x, x + 5, Kernel("rbf", (1.0,)), n_permutations=99)
         0.01
     """
+    p = permutation_p_tensor(real, synthetic, kernel, n_permutations=n_permutations, seed=seed)
+    return float(p)
+
+
+def permutation_p_tensor(
+    real: torch.Tensor,
+    synthetic: torch.Tensor,
+    kernel: Kernel,
+    *,
+    n_permutations: int = 999,
+    seed: int = 0,
+) -> torch.Tensor:
+    """Return `mmd_permutation_p` as a float64 scalar on the device, without waiting for it.
+
+    Args:
+        real: As for `mmd_permutation_p`.
+        synthetic: As for `mmd_permutation_p`.
+        kernel: As for `mmd_permutation_p`.
+        n_permutations: As for `mmd_permutation_p`.
+        seed: As for `mmd_permutation_p`.
+    """
     n, total = len(real), len(real) + len(synthetic)
     generator = torch.Generator().manual_seed(seed)
     labels = torch.zeros(n_permutations + 1, total, dtype=torch.float64)
@@ -527,4 +627,4 @@ def mmd_permutation_p(
     values = among_real / (n * (n - 1)) + among_synthetic / (m * (m - 1)) - 2 * between / (n * m)
     # sums in another order differ in their last digits, and ties must count as at least as large
     at_least = values[1:] >= values[0] - 1e-12 * values.abs().max()
-    return float(1 + at_least.sum()) / (1 + n_permutations)
+    return (1 + at_least.sum()).double() / (1 + n_permutations)

@@ -64,21 +64,13 @@ class CrossFit:
     coefficients: torch.Tensor
     root: torch.Tensor
 
-    def for_group(self, group: int) -> CrossFit:
-        """Return the fit of one group, with G = 1.
-
-        Args:
-            group: Position of the group, 0 to G − 1.
-        """
-        chosen = slice(group, group + 1)
-        return CrossFit(self.probabilities[chosen], self.coefficients[chosen], self.root)
-
 
 def cross_fit(
     features: torch.Tensor,
     is_real: torch.Tensor,
     folds: torch.Tensor,
     *,
+    n_folds: int | None = None,
     l2: float = 1.0,
     root: torch.Tensor | None = None,
 ) -> CrossFit:
@@ -91,6 +83,7 @@ def cross_fit(
         is_real: (N,) bool, the same in every group.
         folds: (G, N) int64 fold of each row, 0 to F − 1. Every fold must contain rows of both
             classes and leave rows of both outside.
+        n_folds: F, the largest number of folds of a group; None to look for it.
         l2: Strength of the penalty, 1 / C in scikit-learn's terms.
         root: `CrossFit.root` of an earlier fit of similar features, to save computing it; None to
             compute it.
@@ -107,7 +100,8 @@ def cross_fit(
     """
     # balanced, because a candidate is usually much larger than the real sample: unweighted, the
     # classifier would call everything synthetic, and the error would measure the ratio of sizes
-    weights = _training_weights(is_real, folds).to(features)
+    n_folds = int(folds.max()) + 1 if n_folds is None else n_folds
+    weights = _training_weights(is_real, folds, n_folds).to(features)
     targets = is_real.to(features)
     coefficients = fit_logistic_regressions(features, targets, weights, l2=l2, root=root)
     logits = _logits(features, coefficients)
@@ -122,9 +116,9 @@ def _logits(features: torch.Tensor, coefficients: torch.Tensor) -> torch.Tensor:
     return coefficients[..., :-1] @ features.mT + coefficients[..., -1:]
 
 
-def _training_weights(is_real: torch.Tensor, folds: torch.Tensor) -> torch.Tensor:
+def _training_weights(is_real: torch.Tensor, folds: torch.Tensor, n_folds: int) -> torch.Tensor:
     """(G, F, N) float64: 0 for the fold that is held out, otherwise balanced by class."""
-    numbers = torch.arange(int(folds.max()) + 1, device=folds.device).view(1, -1, 1)
+    numbers = torch.arange(n_folds, device=folds.device).view(1, -1, 1)
     trained = (folds.unsqueeze(1) != numbers).double()
     n_real = (trained * is_real).sum(2, keepdim=True)
     n_synthetic = (trained * ~is_real).sum(2, keepdim=True)
@@ -170,9 +164,12 @@ def real_contributions(
         >>> torch.allclose(contributions.mean(), error)
         True
     """
-    weights, logits = _training_weights(is_real, folds), _logits(features, fit.coefficients)
-    chance = torch.sigmoid(logits.double())
-    n_real, n_folds = int(is_real.sum()), logits.shape[1]
+    logits = _logits(features, fit.coefficients)
+    chance, n_folds = torch.sigmoid(logits.double()), logits.shape[1]
+    weights = _training_weights(is_real, folds, n_folds)
+    # once: the host waits for a device to learn how many they are
+    rows = torch.nonzero(is_real).ravel()
+    n_real = len(rows)
     held_out = folds.unsqueeze(1) == torch.arange(n_folds, device=folds.device).view(1, -1, 1)
     # the chain rule, from the outside in: the slope of the sum of both held-out errors in each
     # classifier's logits, then in its coefficients
@@ -182,16 +179,15 @@ def real_contributions(
     # one solve per classifier, not one per example: H is symmetric, so uᵀH⁻¹g needs H⁻¹u only
     solved = inverse_hessian_products(features, weights, logits, vectors, l2=l2, root=fit.root)
     # how a real example's weight moves the coefficients of its classifiers, times that slope
-    moved = (weights * (1 - chance) * _logits(features, solved).double())[..., is_real]
+    moved = (weights * (1 - chance) * _logits(features, solved).double())[..., rows]
     # a row that pulls the fit towards itself has the small residual of its own making: undone as
     # by leaving the row out, or the contributions of rows far from all others would be too small
-    rows = torch.nonzero(is_real).ravel()
     moved = moved / (1 - leverages(features, weights, logits, rows, l2=l2)).clamp_min(_LEAST_FREE)
-    trained = (~held_out[..., is_real]).double()
+    trained = (~held_out[..., rows]).double()
     # after a resample the training part is balanced again, so that only the deviation from its
     # mean has an effect
     moved = moved - trained * moved.sum(2, keepdim=True) / trained.sum(2, keepdim=True)
-    return 1 - fit.probabilities[:, is_real] + n_real * moved.sum(1)
+    return 1 - fit.probabilities[:, rows] + n_real * moved.sum(1)
 
 
 def proxy_a_distance(

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 
 from synque_select.functional.products import scaled_products
+from synque_select.utils.device import batch_bytes, prefetched
 
 __all__ = [
     "BLOCK_ROWS",
     "SAFE_FLOAT32",
+    "block_rows",
+    "largest_entries",
     "largest_entry",
     "median_l1_distance",
+    "median_l1_distances",
     "median_sq_distance",
+    "median_sq_distances",
     "nearest_distances",
     "precise",
+    "row_blocks",
     "rows",
     "sq_distances",
     "working_dtype",
@@ -85,10 +91,11 @@ def working_dtype(*matrices: torch.Tensor) -> torch.dtype:
         >>> working_dtype(torch.full((2, 3), 1e9))
         torch.float64
     """
-    for matrix in matrices:
-        if matrix.dtype == torch.float64 or largest_entry(matrix) > SAFE_FLOAT32:
-            return torch.float64
-    return torch.float32
+    if any(matrix.dtype == torch.float64 for matrix in matrices):
+        return torch.float64
+    # a NaN is not above: it does not decide
+    large = any(entry > SAFE_FLOAT32 for entry in largest_entries(matrices))
+    return torch.float64 if large else torch.float32
 
 
 def largest_entry(matrix: torch.Tensor) -> float:
@@ -104,15 +111,43 @@ def largest_entry(matrix: torch.Tensor) -> float:
         >>> largest_entry(torch.tensor([[1.0, -3.0]]))
         3.0
     """
-    largest = 0.0
-    for start in range(0, len(matrix), 16 * BLOCK_ROWS):
-        block = matrix[start : start + 16 * BLOCK_ROWS]
-        low, high = (float(value) for value in torch.aminmax(block))
-        # Python's max() would drop a NaN or keep it, depending on the order of its arguments
-        if math.isnan(low) or math.isnan(high):
-            return math.nan
-        largest = max(largest, -low, high)
-    return largest
+    return largest_entries([matrix])[0]
+
+
+def largest_entries(matrices: Sequence[torch.Tensor]) -> list[float]:
+    """Return max |x| of each matrix, as `largest_entry` does, and wait once for a device.
+
+    Args:
+        matrices: Matrices (n, d), any float dtype, any device; they may be memory-mapped.
+
+    Example:
+        >>> largest_entries([torch.tensor([[1.0, -3.0]]), torch.zeros(0, 2)])
+        [3.0, 0.0]
+    """
+    entries = [_largest(matrix) for matrix in matrices]
+    devices = {entry.device for entry in entries}
+    places: dict[torch.device, list[int]] = {
+        device: [i for i, entry in enumerate(entries) if entry.device == device]
+        for device in devices
+    }
+    result = [0.0] * len(entries)
+    for at in places.values():
+        for i, value in zip(at, torch.stack([entries[i] for i in at]).cpu().tolist(), strict=True):
+            result[i] = value
+    return result
+
+
+def _largest(matrix: torch.Tensor) -> torch.Tensor:
+    """Return max |x| as a float64 scalar on the matrix's device."""
+    step = 16 * BLOCK_ROWS
+    # aminmax, amax and abs keep a NaN
+    ends = [
+        torch.stack(torch.aminmax(matrix[start : start + step])).abs().amax().double()
+        for start in range(0, len(matrix), step)
+    ]
+    if not ends:
+        return torch.zeros((), dtype=torch.float64)
+    return torch.stack(ends).amax()
 
 
 def rows(
@@ -139,6 +174,34 @@ def rows(
     return block if shift is None else block - shift
 
 
+def block_rows(like: torch.Tensor, on_cpu: int, bytes_per_row: int) -> int:
+    """Return how many rows to read at once: as many as fit into `batch_bytes` on a GPU.
+
+    Args:
+        like: Any tensor on the device of the computation.
+        on_cpu: Number of rows on other devices.
+        bytes_per_row: What a row and all that is computed from it takes.
+    """
+    return max(1, batch_bytes(like) // bytes_per_row) if like.is_cuda else on_cpu
+
+
+def row_blocks(
+    matrix: torch.Tensor, step: int, like: torch.Tensor, shift: torch.Tensor | None
+) -> Iterator[torch.Tensor]:
+    """Yield all rows in blocks, each as `rows` returns it; the next is copied to a GPU meanwhile.
+
+    Args:
+        matrix: (N, d), any float dtype, any device; may be memory-mapped.
+        step: Number of rows in a block.
+        like: Tensor that gives dtype and device.
+        shift: (d,) vector to subtract; None for none.
+    """
+    # converted per block: a memory-mapped float16 matrix is never in memory as a whole
+    starts = range(0, len(matrix), step)
+    for block in prefetched((matrix[start : start + step] for start in starts), like):
+        yield block if shift is None else block - shift
+
+
 def sq_distances(
     left: torch.Tensor,
     right: torch.Tensor,
@@ -149,25 +212,29 @@ def sq_distances(
     """Return squared Euclidean distances of one block, ‖x‖² + ‖y‖² − 2 x·y.
 
     Args:
-        left: (p, d) float32 or float64.
-        right: (q, d), same dtype and device.
-        refine: Whether to recompute entries that lost digits to cancellation from differences, so
-            that equal rows are at exactly 0.
-        right_norms: (q,) squared norms ‖y‖², if known; None to compute them.
+        left: (..., p, d) float32 or float64.
+        right: (..., q, d), same dtype and device, and as many dimensions, of which there are two or
+            three.
+        refine: Whether to compute entries that lose digits to cancellation from differences, so
+            that equal rows are at exactly 0; on a GPU, these are all entries.
+        right_norms: (..., q) squared norms ‖y‖², if known; None to compute them.
 
     Returns:
-        (p, q) in the dtype of the rows, at least 0.
+        (..., p, q) in the dtype of the rows, at least 0.
 
     Example:
         >>> sq_distances(torch.zeros(1, 2), torch.tensor([[3.0, 4.0]]))
         tensor([[25.]])
     """
-    left_norms = left.square().sum(1)
+    if refine and left.is_cuda:
+        # which entries cancel is known on the device only, and the host would wait for each block
+        return torch.cdist(left, right, compute_mode="donot_use_mm_for_euclid_dist").square_()
+    left_norms = left.square().sum(-1)
     if right_norms is None:
-        right_norms = right.square().sum(1)
+        right_norms = right.square().sum(-1)
     squares = scaled_products(left, right, -2, right_norms)
     # rounding may leave small distances below 0, and their root would be NaN
-    squares = squares.add_(left_norms.unsqueeze(1)).clamp_min_(0)
+    squares = squares.add_(left_norms.unsqueeze(-1)).clamp_min_(0)
     if refine:
         _refine(squares, left, right, left_norms, right_norms)
     return squares
@@ -185,11 +252,11 @@ def _refine(
     # costs little; differencing all pairs would take d times the memory
     if squares.amin() >= _CANCELLED * (left_norms.amax() + right_norms.amax()):
         return  # one pass instead of four where no pair is near
-    scale = left_norms.unsqueeze(1) + right_norms.unsqueeze(0)
+    scale = left_norms.unsqueeze(-1) + right_norms.unsqueeze(-2)
     for pairs in torch.split((squares < _CANCELLED * scale).nonzero(), 8 * BLOCK_ROWS):
-        i, j = pairs.unbind(1)
-        exact = (left[i].double() - right[j].double()).square().sum(1)
-        squares[i, j] = exact.to(squares.dtype)
+        *lead, i, j = pairs.unbind(1)
+        exact = (left[*lead, i].double() - right[*lead, j].double()).square().sum(1)
+        squares[*lead, i, j] = exact.to(squares.dtype)
 
 
 def nearest_distances(
@@ -213,6 +280,9 @@ def nearest_distances(
     # distances do not change under a shift of both sides, but data far from the origin keep their
     # float32 digits; the mean of one block is near enough
     shift = queries[:BLOCK_ROWS].double().mean(0).to(queries.dtype)
+    if queries.is_cuda:
+        # all queries with one block of points after the other: each is copied once
+        return _nearest_of_block(queries - shift, points, n_nearest, shift).double().sqrt()
     nearest = []
     for start in range(0, len(queries), BLOCK_ROWS):
         block = queries[start : start + BLOCK_ROWS] - shift
@@ -226,9 +296,10 @@ def _nearest_of_block(
     best = block.new_empty(len(block), 0)
     # each merge costs n_nearest + step, so steps of at least n_nearest keep the total linear in N;
     # from 64 n_nearest on, torch.topk keeps a heap instead of partitioning all of a row
-    step = max(2 * BLOCK_ROWS, min(8 * BLOCK_ROWS, 64 * n_nearest), n_nearest)
-    for start in range(0, len(points), step):
-        chunk = rows(points, start, start + step, block, shift)
+    on_cpu = max(2 * BLOCK_ROWS, min(8 * BLOCK_ROWS, 64 * n_nearest))
+    n_bytes = block.element_size() * (3 * block.shape[1] + 5 * len(block))
+    step = max(block_rows(block, on_cpu, n_bytes), n_nearest)
+    for chunk in row_blocks(points, step, block, shift):
         best = torch.cat((best, sq_distances(block, chunk, refine=True)), 1)
         if n_nearest == 1:  # a selection of one is slower than a minimum
             best = best.amin(1, keepdim=True)
@@ -253,6 +324,23 @@ def median_sq_distance(points: torch.Tensor) -> float:
         >>> median_sq_distance(torch.tensor([[0.0], [1.0], [3.0]]))
         4.0
     """
+    return median_sq_distances([points])[0]
+
+
+def median_sq_distances(sets: Iterable[torch.Tensor]) -> list[float]:
+    """Return the `median_sq_distance` of each set, and wait once for a device.
+
+    Args:
+        sets: Tensors (n, d) of one device; one of them is used at a time.
+
+    Example:
+        >>> median_sq_distances([torch.tensor([[0.0], [1.0], [3.0]])])
+        [4.0]
+    """
+    return torch.stack([_median_sq_distance(points) for points in sets]).cpu().tolist()
+
+
+def _median_sq_distance(points: torch.Tensor) -> torch.Tensor:
     # evenly spaced and not random: the bandwidth, and with it every score, needs no seed
     points = _evenly_spaced(points, 4 * BLOCK_ROWS)
     points = points - points.double().mean(0).to(points.dtype)
@@ -273,17 +361,31 @@ def median_l1_distance(points: torch.Tensor) -> float:
         >>> median_l1_distance(torch.tensor([[0.0, 0.0], [1.0, 1.0], [2.0, 3.0]]))
         3.0
     """
-    points = _evenly_spaced(points, 4 * BLOCK_ROWS)
-    return _median_of_pairs(torch.cdist(points, points, p=1.0))
+    return median_l1_distances([points])[0]
 
 
-def _median_of_pairs(matrix: torch.Tensor) -> float:
-    above = torch.ones_like(matrix, dtype=torch.bool).triu_(1)
+def median_l1_distances(sets: Iterable[torch.Tensor]) -> list[float]:
+    """Return the `median_l1_distance` of each set, and wait once for a device.
+
+    Args:
+        sets: Tensors (n, d) of one device; one of them is used at a time.
+
+    Example:
+        >>> median_l1_distances([torch.tensor([[0.0, 0.0], [1.0, 1.0], [2.0, 3.0]])])
+        [3.0]
+    """
+    thinned = (_evenly_spaced(points, 4 * BLOCK_ROWS) for points in sets)
+    return torch.stack([_median_of_pairs(torch.cdist(x, x, p=1.0)) for x in thinned]).cpu().tolist()
+
+
+def _median_of_pairs(matrix: torch.Tensor) -> torch.Tensor:
+    # by positions: the host would wait for a device to count the entries of a mask
+    i, j = torch.triu_indices(len(matrix), len(matrix), 1, device=matrix.device)
     # torch.median returns the lower of two middle values, and torch.quantile refuses more than
     # 2^24 entries
-    pairs = matrix[above].double().sort().values
+    pairs = matrix[i, j].double().sort().values
     middle = (len(pairs) - 1) / 2
-    return float((pairs[math.floor(middle)] + pairs[math.ceil(middle)]) / 2)
+    return (pairs[math.floor(middle)] + pairs[math.ceil(middle)]) / 2
 
 
 def _evenly_spaced(points: torch.Tensor, max_rows: int) -> torch.Tensor:

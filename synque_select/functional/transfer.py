@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from synque_select.functional.logistic import fit_logistic_regressions, inverse_curvature_root
+from synque_select.utils.device import batch_bytes, in_batches
 
 __all__ = [
     "Heads",
@@ -21,11 +23,6 @@ __all__ = [
     "votes_of_others",
     "weighted_r2",
 ]
-
-# bytes of features in a batch of fits: on a CPU what its caches hold, because each iteration reads
-# all rows again; on a GPU enough for products that are large enough to use it
-_CPU_BYTES = 16 * 2**20
-_CUDA_BYTES = 2**30
 
 
 @dataclass(frozen=True)
@@ -89,11 +86,16 @@ class Heads:
         Args:
             predictions: (H, ...) one per head.
         """
-        n_candidates = int(self.owners.max()) + 1
-        sizes = torch.bincount(self.owners, minlength=n_candidates).to(predictions)
-        sums = predictions.new_zeros(n_candidates, *predictions.shape[1:])
+        sizes = self._n_heads.to(predictions)
+        sums = predictions.new_zeros(len(sizes), *predictions.shape[1:])
         sums = sums.index_add_(0, self.owners, predictions)
         return sums / sizes.view(-1, *[1] * (predictions.dim() - 1))
+
+    @cached_property
+    def _n_heads(self) -> torch.Tensor:
+        """(K,) number of heads of each candidate."""
+        # counted once: the host waits for a device to learn how many candidates there are
+        return torch.bincount(self.owners)
 
     def batches(self, n_rows: int) -> Iterator[Heads]:
         """Yield the heads in groups whose probabilities of n rows fit into about 64 MiB.
@@ -142,6 +144,10 @@ def stratified_rows(
     return by_class[np.minimum(places.astype(np.int64), len(order) - 1)]
 
 
+# position of a candidate, and the rows of it that a head is trained on
+_Draw = tuple[int, torch.Tensor]
+
+
 def fit_heads(
     features: Sequence[torch.Tensor],
     targets: Sequence[torch.Tensor],
@@ -152,6 +158,7 @@ def fit_heads(
     orders: Sequence[NDArray[np.int64]] | None = None,
     exclusive: bool = True,
     l2: float = 1.0,
+    like: torch.Tensor | None = None,
 ) -> Heads:
     """Fit a linear head for each candidate on its own labels, all of them at a common size.
 
@@ -170,6 +177,8 @@ def fit_heads(
         exclusive: Whether each row has exactly one class; False for several labels per row, each
             of which is then balanced against its absence.
         l2: Strength of the penalty: 1 / C in scikit-learn's terms.
+        like: Tensor that gives the device and dtype of the computation; None for those of the
+            features.
 
     Returns:
         The heads, those of a candidate next to each other.
@@ -184,20 +193,30 @@ def fit_heads(
     """
     m = min(map(len, features)) if size is None else size
     draws = _draws(targets, m, n_draws, seed, orders)
-    first, device = features[0], features[0].device
-    budget = _CUDA_BYTES if first.is_cuda else _CPU_BYTES
-    at_once = max(1, budget // (m * first.shape[1] * first.element_size()))
-    root, coefficients, known = None, [], []
-    for start in range(0, len(draws), at_once):
-        x, y, used = _padded(draws[start : start + at_once], features, targets, m)
+    like = features[0] if like is None else like
+    roots: list[torch.Tensor] = []
+
+    def fit(part: Sequence[_Draw], x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        y, used = _padded_targets(part, targets, x)
         weights = _balanced(y, used, exclusive=exclusive).to(x)
-        if root is None:
+        if not roots:
             # at equal weights: those of a class without contrast are all 0
-            root = inverse_curvature_root(x, used.unsqueeze(1).to(x), l2=l2)
-        coefficients.append(_fit(x, y, weights, root, exclusive=exclusive, l2=l2))
-        known.append(y.any(1))
-    owners = torch.tensor([k for k, _ in draws]).to(device)
-    return Heads(torch.cat(coefficients), torch.cat(known), owners, exclusive)
+            roots.append(inverse_curvature_root(x, used.unsqueeze(1).to(x), l2=l2))
+        return _fit(x, y, weights, roots[0], exclusive=exclusive, l2=l2), y.any(1)
+
+    n_bytes = m * features[0].shape[1] * like.element_size()
+    if like.is_cuda:
+        # the rows twice, in the preconditioner and ahead; some 16 numbers of each row and class
+        n_bytes = 6 * n_bytes + 16 * 8 * m * targets[0].shape[1]
+    fits = in_batches(
+        draws, batch_bytes(like) // n_bytes, like, lambda part: _padded_rows(part, features), fit
+    )
+    return Heads(
+        torch.cat([coefficients for coefficients, _ in fits]),
+        torch.cat([known for _, known in fits]),
+        torch.tensor([k for k, _ in draws]).to(like.device),
+        exclusive,
+    )
 
 
 def _draws(
@@ -206,7 +225,7 @@ def _draws(
     n_draws: int,
     seed: int,
     orders: Sequence[NDArray[np.int64]] | None,
-) -> list[tuple[int, torch.Tensor]]:
+) -> list[_Draw]:
     """Candidate and rows of each head."""
     draws = []
     for k, part in enumerate(targets):
@@ -218,22 +237,20 @@ def _draws(
     return draws
 
 
-def _padded(
-    draws: Sequence[tuple[int, torch.Tensor]],
-    features: Sequence[torch.Tensor],
-    targets: Sequence[torch.Tensor],
-    m: int,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Rows (G, m, d) and classes (G, m, C) of the draws, and which rows are not padding (G, m)."""
-    first, device = features[0], features[0].device
-    x = first.new_zeros(len(draws), m, first.shape[1])
-    y = torch.zeros(len(draws), m, targets[0].shape[1], dtype=torch.bool, device=device)
-    used = torch.zeros(len(draws), m, dtype=torch.bool, device=device)
-    for g, (k, rows) in enumerate(draws):
-        x[g, : len(rows)] = features[k][rows.to(device)]
-        y[g, : len(rows)] = targets[k][rows.to(targets[k].device)].to(device)
-        used[g, : len(rows)] = True
-    return x, y, used
+def _padded_rows(draws: Sequence[_Draw], features: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Rows (G, m, d) of the draws, the shorter ones followed by 0."""
+    parts = [features[k][rows.to(features[k].device)] for k, rows in draws]
+    return torch.nn.utils.rnn.pad_sequence(parts, batch_first=True)
+
+
+def _padded_targets(
+    draws: Sequence[_Draw], targets: Sequence[torch.Tensor], x: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Classes (G, m, C) of the draws, and which of the rows x are not padding (G, m)."""
+    parts = [targets[k][rows.to(targets[k].device)] for k, rows in draws]
+    y = torch.nn.utils.rnn.pad_sequence(parts, batch_first=True).to(x.device)
+    sizes = torch.tensor([len(rows) for _, rows in draws]).to(x.device)
+    return y, torch.arange(x.shape[1], device=x.device) < sizes.unsqueeze(1)
 
 
 def _balanced(targets: torch.Tensor, used: torch.Tensor, *, exclusive: bool) -> torch.Tensor:
@@ -285,6 +302,7 @@ def fit_ridge_heads(
     size: int | None = None,
     n_draws: int = 3,
     seed: int = 0,
+    like: torch.Tensor | None = None,
 ) -> Heads:
     """Fit a ridge regression for each candidate on its own numeric labels, at a common size.
 
@@ -298,6 +316,8 @@ def fit_ridge_heads(
         size: Common number of training rows; None for the smallest candidate.
         n_draws: Number of heads of a candidate that is larger than the common size.
         seed: Random seed for the subsamples.
+        like: Tensor that gives the device and dtype of the computation; None for those of the
+            features.
 
     Returns:
         Heads with one output, to be used with `Heads.numbers`.
@@ -313,29 +333,52 @@ def fit_ridge_heads(
     m = min(map(len, features)) if size is None else size
     one_class = [torch.ones(len(part), 1, dtype=torch.bool) for part in features]
     draws = _draws(one_class, m, n_draws, seed, None)
-    fits = [
-        _ridge(features[k][rows.to(features[k].device)], targets[k][rows, 0]) for k, rows in draws
-    ]
-    owners = torch.tensor([k for k, _ in draws]).to(features[0].device)
-    known = torch.ones(len(draws), 1, dtype=torch.bool, device=features[0].device)
-    return Heads(torch.stack(fits).unsqueeze(1), known, owners, exclusive=False)
+    like = features[0] if like is None else like
+    n_bytes = 8 * 6 * m * features[0].shape[1]
+    at_once = batch_bytes(like) // n_bytes if like.is_cuda else 1
+
+    def fit(part: Sequence[int], x: torch.Tensor) -> torch.Tensor:
+        y = [targets[draws[i][0]][draws[i][1], 0] for i in part]
+        return _ridge(x, torch.stack(y).to(x.device, torch.float64))
+
+    fits: dict[int, torch.Tensor] = {}
+    # candidates of fewer rows have draws of their own length
+    for length in sorted({len(rows) for _, rows in draws}):
+        chosen = [i for i, (_, rows) in enumerate(draws) if len(rows) == length]
+        results = in_batches(
+            chosen,
+            at_once,
+            like,
+            lambda part: _padded_rows([draws[i] for i in part], features),
+            fit,
+        )
+        fits |= dict(zip(chosen, torch.cat(results), strict=True))
+    owners = torch.tensor([k for k, _ in draws]).to(like.device)
+    known = torch.ones(len(draws), 1, dtype=torch.bool, device=like.device)
+    coefficients = torch.stack([fits[i] for i in range(len(draws))])
+    return Heads(coefficients.unsqueeze(1), known, owners, exclusive=False)
 
 
 def _ridge(features: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-    """(d + 1,) coefficients, the intercept last."""
-    x, y = features.double(), values.to(features.device, torch.float64)
-    center, level = x.mean(0), y.mean()
+    """(G, d + 1) coefficients, the intercept last, of rows (G, m, d) and values (G, m)."""
+    x, y, m = features.double(), values, values.shape[1]
+    center, level = x.mean(1, keepdim=True), y.mean(1, keepdim=True)
     left, singular, right = torch.linalg.svd(x - center, full_matrices=False)
-    squares, projected = singular.square(), left.T @ (y - level)
-    outside = (y - level).square().sum() - projected.square().sum()
-    penalties = squares.mean() * torch.logspace(-4, 4, 33, dtype=torch.float64, device=x.device)
-    kept = squares / (squares + penalties.unsqueeze(1))
-    errors = ((1 - kept) * projected).square().sum(1) + outside.clamp_min(0)
+    squares = singular.square()
+    projected = (left.mT @ (y - level).unsqueeze(2)).squeeze(2)
+    outside = (y - level).square().sum(1) - projected.square().sum(1)
+    steps = torch.logspace(-4, 4, 33, dtype=torch.float64, device=x.device)
+    penalties = squares.mean(1, keepdim=True) * steps
+    kept = squares.unsqueeze(1) / (squares.unsqueeze(1) + penalties.unsqueeze(2))
+    errors = ((1 - kept) * projected.unsqueeze(1)).square().sum(2)
+    errors = errors + outside.clamp_min(0).unsqueeze(1)
     # one degree of freedom for the mean
-    freedom = (len(y) - 1 - kept.sum(1)).clamp_min(1e-9 * len(y))
-    best = int((errors / freedom.square()).argmin())
-    slopes = right.T @ (singular / (squares + penalties[best]) * projected)
-    return torch.cat((slopes, (level - center @ slopes)[None])).to(features)
+    freedom = (m - 1 - kept.sum(2)).clamp_min(1e-9 * m)
+    best = (errors / freedom.square()).argmin(1, keepdim=True)
+    scaled = singular / (squares + penalties.gather(1, best)) * projected
+    slopes = (right.mT @ scaled.unsqueeze(2)).squeeze(2)
+    intercepts = level - (center.squeeze(1) * slopes).sum(1, keepdim=True)
+    return torch.cat((slopes, intercepts), 1).to(features)
 
 
 def correct_shares(

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from synque_select.errors import ConfigError, DependencyError, ProxyError
-from synque_select.functional.frechet import frechet_of_moments, moments
+from synque_select.functional.frechet import frechet_distances, moments
 from synque_select.functional.mauve import (
     default_n_bins,
     mauve_from_counts,
@@ -25,6 +25,7 @@ from synque_select.proxies.inputs import (
     score_defined,
     size_message,
 )
+from synque_select.utils.device import batch_bytes, in_batches
 from synque_select.utils.wording import counted, percent
 
 __all__ = ["MAUVE", "Frechet", "MAUVEStar"]
@@ -97,13 +98,14 @@ class MAUVE(BaseProxy):
     def score(
         self, real: ProxyInput, candidates: Sequence[ProxyInput], *, seed: int, device: torch.device
     ) -> ProxyScores:
-        """Score each candidate `n_seeds` times, with seeds derived from `seed`."""
+        """Score each candidate `n_seeds` times, with seeds derived from `seed`, on the CPU."""
         # first, so that a missing package is reported before anything is computed
         measure = self._measure()
         # different values of `seed` have no seed in common, so their results are independent
         seeds = [seed * self.n_seeds + i for i in range(self.n_seeds)]
+        # k-means reads the inertia after each step: a GPU would be waited for more than it computes
         return score_defined(
-            real, candidates, device, lambda parts: self._score(parts, seeds, measure)
+            real, candidates, torch.device("cpu"), lambda parts: self._score(parts, seeds, measure)
         )
 
     def _score(
@@ -262,17 +264,23 @@ class Frechet(BaseProxy):
         # the real sample is the same in every comparison and is used in full; candidates need a
         # common size, because the bias depends on it (Chong and Forsyth 2020, for FID)
         real = moments(prepared.real, shrink=self.shrink)
-        values = []
-        for position, part in enumerate(prepared.inputs):
-            points = prepared.rows(position, content_order(part, seed)[:m])
-            values.append(frechet_of_moments(real, moments(points, shrink=self.shrink)))
+        values = in_batches(
+            range(len(prepared.inputs)),
+            # rows and covariances in float64; one candidate at a time on a CPU
+            batch_bytes(prepared.real) // (8 * d * (6 * m + 6 * d)) if prepared.real.is_cuda else 1,
+            prepared.real,
+            lambda part: prepared.stacked(
+                part, [content_order(prepared.inputs[k], seed)[:m] for k in part]
+            ),
+            lambda part, points: frechet_distances(real, points, shrink=self.shrink),
+        )
         # a distance of two estimates that are both mostly shrinkage compares little but the means
         warning = (
             f"{n} real and {counted(m, 'synthetic example')} for {counted(d, 'dimension')}: the "
             f"covariances are mostly shrinkage ({percent(real.shrinkage)} on the real side)",
         )
         return ProxyScores(
-            values=torch.tensor(values, dtype=torch.float64),
+            values=torch.cat(values).cpu(),
             messages=(
                 *size_message(prepared, m, "by a random subsample"),
                 *(warning if few else ()),

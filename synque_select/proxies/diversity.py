@@ -59,8 +59,10 @@ class MDM(BaseProxy):
     def score(
         self, real: ProxyInput, candidates: Sequence[ProxyInput], *, seed: int, device: torch.device
     ) -> ProxyScores:
-        """Score the candidates; see `BaseProxy.score`."""
-        return score_defined(real, candidates, device, lambda parts: self._score(parts, seed))
+        """Score the candidates on the CPU; see `BaseProxy.score`."""
+        # each swap decides what is compared next: a GPU would be waited for more than it computes
+        place = torch.device("cpu")
+        return score_defined(real, candidates, place, lambda parts: self._score(parts, seed))
 
     def _score(self, prepared: Prepared, seed: int) -> ProxyScores:
         released = self.protocol == "released"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -32,13 +34,11 @@ from synque_select.proxies.inputs import (
     score_defined,
     size_message,
 )
+from synque_select.utils.device import batch_bytes, in_batches, prefetched
 
 __all__ = ["PAD"]
 
-# bytes of features in a batch of fits: on a CPU what its caches hold, because each iteration reads
-# all rows again; on a GPU enough for products that are large enough to use it
-_CPU_BYTES = 16 * 2**20
-_CUDA_BYTES = 2**30
+_Result = TypeVar("_Result")
 # further fits, with other folds and subsamples, for the spread of the scores
 _REFITS = 8
 # far from the seeds of other rankings, whose folds would be the same
@@ -156,7 +156,8 @@ class PAD(BaseProxy):
             if folds is None:
                 return math.nan
             # called after `score` has returned, and so outside the `precise` block around it
-            rows = [real, *(prepared.rows(k, chosen) for k, chosen in drawn.items())]
+            parts = (prepared.stored(k, chosen) for k, chosen in drawn.items())
+            rows = [real, *prefetched(parts, real)]
             is_real = torch.arange(len(real) + m, device=real.device) < len(real)
             with precise():
                 placed = torch.from_numpy(folds).to(real.device)[None]
@@ -220,60 +221,111 @@ class _Classification:
                 folds[position] = torch.from_numpy(assigned)
         return cls(prepared, chosen, folds)
 
-    @property
+    @cached_property
+    def n_folds(self) -> int:
+        """Largest number of folds of a candidate."""
+        return max((int(folds.max()) + 1 for folds in self.folds.values()), default=1)
+
+    @cached_property
     def is_real(self) -> torch.Tensor:
         # one mask for all candidates: each has the same number of chosen rows, the common size
         real = self.prepared.real
         return torch.arange(len(real) + len(self.chosen[0]), device=real.device) < len(real)
 
-    def batches(self) -> Iterator[tuple[list[int], torch.Tensor, torch.Tensor]]:
-        """Yield positions, rows (G, n + m, d) and folds (G, n + m) of candidates to fit at once."""
+    def _in_batches(
+        self, compute: Callable[[Sequence[int], torch.Tensor, torch.Tensor], _Result]
+    ) -> list[_Result]:
+        """Return what is computed of positions, rows (G, n + m, d) and folds (G, n + m) at once."""
         # the rows are gathered for each pass and not kept: K copies of n + m rows may not fit
-        real = self.prepared.real
-        budget = _CUDA_BYTES if real.is_cuda else _CPU_BYTES
-        at_once = max(1, budget // (len(self.is_real) * real.shape[1] * real.element_size()))
-        positions = list(self.folds)
-        for first in range(0, len(positions), at_once):
-            part = positions[first : first + at_once]
-            rows = [torch.cat((real, self.prepared.rows(k, self.chosen[k]))) for k in part]
-            folds = torch.stack([self.folds[k] for k in part]).to(real.device)
-            yield part, torch.stack(rows), folds
+        real, chosen = self.prepared.real, self.chosen
 
-    def errors(self, fits: Mapping[int, CrossFit]) -> tuple[torch.Tensor, torch.Tensor]:
+        def load(part: Sequence[int]) -> torch.Tensor:
+            return self.prepared.stacked(part, [chosen[k] for k in part])
+
+        def of_batch(part: Sequence[int], rows: torch.Tensor) -> _Result:
+            folds = torch.stack([self.folds[k] for k in part]).to(real.device)
+            both = torch.cat((real.expand(len(part), -1, -1), rows), 1)
+            return compute(part, both, folds)
+
+        n, d = len(self.is_real), real.shape[1]
+        n_bytes = n * d * real.element_size()
+        if real.is_cuda:
+            # the rows twice, in the preconditioner and ahead; some 16 numbers of each row and fold
+            n_bytes = 6 * n_bytes + 16 * 8 * self.n_folds * n
+        return in_batches(list(self.folds), batch_bytes(real) // n_bytes, real, load, of_batch)
+
+    def fit(self) -> _Fits:
+        """Return the cross-fit of every candidate that has folds."""
+        # the preconditioner of the first batch serves the others: the real rows, half of the
+        # weight, are the same, and it changes the number of iterations only
+        roots: list[torch.Tensor] = []
+
+        def fit(part: Sequence[int], rows: torch.Tensor, folds: torch.Tensor) -> CrossFit:
+            root = roots[0] if roots else None
+            result = cross_fit(rows, self.is_real, folds, n_folds=self.n_folds, root=root)
+            roots[:] = [result.root]
+            return result
+
+        fits = self._in_batches(fit)
+        if not fits:
+            return _Fits(self, None)
+        probabilities = torch.cat([fit.probabilities for fit in fits])
+        coefficients = torch.cat([fit.coefficients for fit in fits])
+        return _Fits(self, CrossFit(probabilities, coefficients, fits[-1].root))
+
+    def errors(self, fits: _Fits) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the mean held-out error on the real and on the chosen rows, (K,) float64 each."""
         n = len(self.prepared.real)
         # NaN for candidates without a fit, which cannot be divided into folds
         chances = torch.full((len(self.chosen), len(self.is_real)), torch.nan, dtype=torch.float64)
-        for position, fit in fits.items():
-            chances[position] = fit.probabilities[0].cpu()
+        if fits.fit is not None:
+            chances[list(self.folds)] = fits.fit.probabilities.cpu()
         return (1 - chances[:, :n]).mean(1), chances[:, n:].mean(1)
 
-    def fit(self) -> dict[int, CrossFit]:
-        """Return the cross-fit of every candidate that has folds, by position."""
-        fits: dict[int, CrossFit] = {}
-        # the preconditioner of the first batch serves the others: the real rows, half of the
-        # weight, are the same, and it changes the number of iterations only
-        root = None
-        for part, features, folds in self.batches():
-            fit = cross_fit(features, self.is_real, folds, root=root)
-            root = fit.root
-            fits |= {k: fit.for_group(i) for i, k in enumerate(part)}
-        return fits
-
-    def real_contributions(self, fits: Mapping[int, CrossFit]) -> torch.Tensor:
+    def real_contributions(self, fits: _Fits) -> torch.Tensor:
         """Return each real example's contribution to the sum of both errors, (n, K) float64."""
         shape = (len(self.prepared.real), len(self.chosen))
         contributions = torch.full(shape, torch.nan, dtype=torch.float64)
+        if fits.fit is None:
+            return contributions
+
+        def of_batch(part: Sequence[int], rows: torch.Tensor, folds: torch.Tensor) -> torch.Tensor:
+            return real_contributions(rows, self.is_real, folds, fits.of(part))
+
         with precise():
-            for part, features, folds in self.batches():
-                fit = CrossFit(
-                    torch.cat([fits[k].probabilities for k in part]),
-                    torch.cat([fits[k].coefficients for k in part]),
-                    fits[part[0]].root,
-                )
-                parts = real_contributions(features, self.is_real, folds, fit)
-                contributions[:, part] = parts.T.cpu()
+            parts = torch.cat(self._in_batches(of_batch))
+        contributions[:, list(self.folds)] = parts.T.cpu()
         return contributions
+
+
+@dataclass(frozen=True)
+class _Fits:
+    """The cross-fits of all candidates that have folds.
+
+    Args:
+        task: What was fitted.
+        fit: The fits, in the order of `task.folds`; None if there are none.
+    """
+
+    task: _Classification
+    fit: CrossFit | None
+
+    def of(self, positions: Sequence[int]) -> CrossFit:
+        """Return the fits of some candidates that are next to each other."""
+        assert self.fit is not None
+        first = list(self.task.folds).index(positions[0])
+        chosen = slice(first, first + len(positions))
+        fit = self.fit
+        return CrossFit(fit.probabilities[chosen], fit.coefficients[chosen], fit.root)
+
+    def get(self, position: int) -> CrossFit | None:
+        """Return the fit of one candidate; None if it has none."""
+        if position not in self.task.folds:
+            return None
+        # the classifiers of folds that the candidate lacks were trained on all of its examples
+        n_folds = int(self.task.folds[position].max()) + 1
+        fit = self.of([position])
+        return replace(fit, coefficients=fit.coefficients[:, :n_folds])
 
 
 def _undefined_message(prepared: Prepared, values: torch.Tensor) -> tuple[str, ...]:

@@ -14,7 +14,12 @@ from numpy.typing import NDArray
 from synque_select.data.duplicates import content_numbers
 from synque_select.errors import ConfigError, ProxyError, did_you_mean
 from synque_select.functional.folds import joined_contents, stratified_folds
-from synque_select.functional.pairwise import largest_entry, precise, working_dtype
+from synque_select.functional.pairwise import (
+    SAFE_FLOAT32,
+    largest_entries,
+    largest_entry,
+    precise,
+)
 from synque_select.proxies.base import ProxyInput, ProxyScores
 from synque_select.utils.wording import counted
 
@@ -32,7 +37,9 @@ __all__ = [
     "parts_of",
     "real_groups",
     "score_defined",
+    "similar_sizes",
     "size_message",
+    "sizes_of",
     "undefined_scores",
 ]
 
@@ -104,9 +111,75 @@ class Prepared:
         """Return a candidate's embeddings, or chosen rows, with the device and dtype of `real`."""
         embeddings = self.embeddings(position)
         # indexed before it is moved, so that only these rows of a memory map are read
-        if chosen is not None:
-            embeddings = embeddings[torch.from_numpy(chosen).to(embeddings.device)]
-        return embeddings.to(self.real)
+        return (embeddings if chosen is None else self.stored(position, chosen)).to(self.real)
+
+    def stored(self, position: int, chosen: NDArray[np.int64]) -> torch.Tensor:
+        """Return chosen rows of a candidate where and as they are stored."""
+        embeddings = self.embeddings(position)
+        return embeddings[torch.from_numpy(chosen).to(embeddings.device)]
+
+    def stacked(
+        self, positions: Sequence[int], chosen: Sequence[NDArray[np.int64]]
+    ) -> torch.Tensor:
+        """Return chosen rows of several candidates, (G, m, d), where and as they are stored.
+
+        Rows of fewer than m are followed by rows of 0.
+
+        Args:
+            positions: Positions of G candidates.
+            chosen: Row numbers of each of them, (m,) int64 at most.
+        """
+        return torch.nn.utils.rnn.pad_sequence(
+            self.stored_rows(positions, chosen), batch_first=True
+        )
+
+    def stored_rows(
+        self, positions: Sequence[int], chosen: Sequence[NDArray[np.int64]]
+    ) -> list[torch.Tensor]:
+        """Return chosen rows of several candidates as they are stored, if all are alike.
+
+        Args:
+            positions: Positions of G candidates.
+            chosen: Row numbers of each of them.
+
+        Returns:
+            G tensors of one dtype and device, those of `real` if the candidates' differ.
+        """
+        parts = [self.stored(k, rows) for k, rows in zip(positions, chosen, strict=True)]
+        alike = len({(part.dtype, part.device) for part in parts}) == 1
+        return parts if alike else [part.to(self.real) for part in parts]
+
+
+def similar_sizes(sizes: Sequence[int]) -> list[list[int]]:
+    """Divide positions into groups of similar size, which are stacked with little padding.
+
+    Args:
+        sizes: Size of each position.
+
+    Returns:
+        Groups of positions, each with sizes of at least 4/5 of its largest.
+
+    Example:
+        >>> similar_sizes([100, 10, 90, 9])
+        [[0, 2], [1, 3]]
+    """
+    groups: list[list[int]] = []
+    for position in sorted(range(len(sizes)), key=lambda k: (-sizes[k], k)):
+        if groups and 5 * sizes[position] >= 4 * sizes[groups[-1][0]]:
+            groups[-1].append(position)
+        else:
+            groups.append([position])
+    return groups
+
+
+def sizes_of(sizes: Sequence[int], device: torch.device) -> torch.Tensor | None:
+    """Return the sizes of stacked sets on the device, (G,) int64; None if all are the same.
+
+    Args:
+        sizes: Number of rows of each set.
+        device: Device of the stack.
+    """
+    return None if len(set(sizes)) == 1 else torch.tensor(sizes).to(device)
 
 
 def parts_of(total: int, weights: torch.Tensor) -> list[int]:
@@ -180,14 +253,17 @@ def score_defined(
     """
     # one NaN in one candidate would otherwise spread through the common bandwidth, pool or mixture
     # to every candidate
-    finite = [is_finite(embeddings_of(candidate)) for candidate in candidates]
-    sample = embeddings_of(real)
-    if not is_finite(sample) or not any(finite):
+    sample, parts = embeddings_of(real), [embeddings_of(candidate) for candidate in candidates]
+    of_real, *entries = largest_entries([sample, *parts])
+    finite = [math.isfinite(entry) for entry in entries]
+    if not math.isfinite(of_real) or not any(finite):
         reason = "the real sample's embeddings" if any(finite) else "all candidates' embeddings"
         return undefined_scores(len(candidates), f"undefined: {reason} are not finite")
     usable = tuple(part for part, good in zip(candidates, finite, strict=True) if good)
     # one dtype for all: rounding errors that differ between candidates would enter their ranking
-    dtype = working_dtype(sample, *(embeddings_of(part) for part in usable))
+    largest = max(entry for entry in (of_real, *entries) if math.isfinite(entry))
+    is_double = any(part.dtype == torch.float64 for part in (sample, *map(embeddings_of, usable)))
+    dtype = torch.float64 if is_double or largest > SAFE_FLOAT32 else torch.float32
     with precise():
         scores = score(Prepared(sample.to(device=device, dtype=dtype), usable, real))
     if all(finite):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from functools import cache, cached_property
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -19,15 +19,17 @@ from synque_select.functional.mmd import (
     Kernel,
     SelfMean,
     kernel_contributions,
-    mmd_permutation_p,
     off_diagonal_matrix,
+    permutation_p_tensor,
+    random_blocks,
     resampling_factor,
     self_kernel_mean,
+    stacked_kernel_sums,
     weighted_kernel_mean,
 )
 from synque_select.functional.pairwise import (
-    median_l1_distance,
-    median_sq_distance,
+    median_l1_distances,
+    median_sq_distances,
     precise,
 )
 from synque_select.proxies.base import BaseProxy, Contributions, ProxyInput, ProxyScores
@@ -40,15 +42,18 @@ from synque_select.proxies.inputs import (
     mixture_of_defined,
     real_groups,
     score_defined,
+    similar_sizes,
+    sizes_of,
     undefined_scores,
 )
+from synque_select.utils.device import batch_bytes, in_batches, prefetched
 
 __all__ = ["MMD", "Energy", "comparable_options"]
 
 KernelChoice = Literal["rbf", "laplacian", "polynomial"]
 # largest set of which all pairs are evaluated by default, now and up to version 0.1.0
 _MAX_EXACT, _FORMER_MAX_EXACT = 4_096, 20_000
-_MEDIANS = {"rbf": median_sq_distance, "laplacian": median_l1_distance}
+_MEDIANS = {"rbf": median_sq_distances, "laplacian": median_l1_distances}
 # the permutation test needs the kernel of all pairs, so its cost is quadratic in these rows
 _P_VALUE_ROWS = 2000
 # largest number of rows for the smaller of two candidates in their mean kernel: linear cost
@@ -242,13 +247,13 @@ def _kernel_of(choice: KernelChoice, prepared: Prepared) -> tuple[Kernel | None,
     if choice == "polynomial":
         return Kernel("polynomial", (1 / real.shape[1],)), ()
     median = _MEDIANS[choice]
-    scale = median(real)
+    (scale,) = median([real])
     messages: tuple[str, ...] = ()
     if scale == 0:
         # more than half of the pairs are duplicates, and 1 / median would be infinite. Every set
         # has the same number of rows in the pool: otherwise the largest candidate would determine
         # the bandwidth
-        scale = median(_pool(prepared))
+        (scale,) = median([_pool(prepared)])
         messages = ("bandwidth from a pool of all data: over half of the real pairs are equal",)
     if not scale > 0:
         return None, ()
@@ -257,13 +262,27 @@ def _kernel_of(choice: KernelChoice, prepared: Prepared) -> tuple[Kernel | None,
 
 def _p_values(prepared: Prepared, choice: KernelChoice, seed: int) -> torch.Tensor:
     """Permutation p-value of each candidate; NaN if all examples are equal."""
-    real, p_values = prepared.real[_one_per_group(prepared.real_input, seed)], []
-    for position, part in enumerate(prepared.inputs):
-        rows = prepared.rows(position, content_order(part, seed)[:_P_VALUE_ROWS])
-        kernel = _pooled_kernel(choice, torch.cat((real, rows)))
-        p = math.nan if kernel is None else mmd_permutation_p(real, rows, kernel, seed=seed)
-        p_values.append(p)
-    return torch.tensor(p_values, dtype=torch.float64)
+    real = prepared.real[_one_per_group(prepared.real_input, seed)]
+    chosen = [content_order(part, seed)[:_P_VALUE_ROWS] for part in prepared.inputs]
+
+    def pools() -> Iterator[torch.Tensor]:
+        parts = (prepared.stored(k, rows) for k, rows in enumerate(chosen))
+        return (torch.cat((real, rows)) for rows in prefetched(parts, real))
+
+    if choice == "polynomial":
+        kernels = [_scaled_kernel(choice, 0.0, real.shape[1])] * len(chosen)
+    else:
+        kernels = [
+            _scaled_kernel(choice, scale, real.shape[1]) for scale in _MEDIANS[choice](pools())
+        ]
+    p_values = []
+    for pool, kernel in zip(pools(), kernels, strict=True):
+        p_values.append(
+            torch.full((), torch.nan, dtype=torch.float64, device=real.device)
+            if kernel is None
+            else permutation_p_tensor(pool[: len(real)], pool[len(real) :], kernel, seed=seed)
+        )
+    return torch.stack(p_values).cpu()
 
 
 def _one_per_group(real: ProxyInput, seed: int) -> torch.Tensor:
@@ -277,14 +296,13 @@ def _one_per_group(real: ProxyInput, seed: int) -> torch.Tensor:
     return torch.from_numpy(np.sort(order[first]))
 
 
-def _pooled_kernel(choice: KernelChoice, pool: torch.Tensor) -> Kernel | None:
+def _scaled_kernel(choice: KernelChoice, median: float, d: int) -> Kernel | None:
     """Return a kernel whose bandwidth does not depend on which examples are real."""
     # a permutation test is exact only if the statistic is the same function under all labelings: a
     # bandwidth from the real sample would favor the true one
     if choice == "polynomial":
-        return Kernel("polynomial", (1 / pool.shape[1],))
-    scale = _MEDIANS[choice](pool)
-    return Kernel(choice, tuple(factor / scale for factor in BANK)) if scale > 0 else None
+        return Kernel("polynomial", (1 / d,))
+    return Kernel(choice, tuple(factor / median for factor in BANK)) if median > 0 else None
 
 
 def _pool(prepared: Prepared) -> torch.Tensor:
@@ -303,8 +321,9 @@ def score_kernel(
     """Return MMD² of every candidate under one kernel, with resampling and example scores."""
     real, groups = prepared.real, real_groups(prepared.real_input)
     means = _KernelMeans(prepared, kernel, max_exact, seed)
-    own = [means.own(position) for position in range(len(prepared.inputs))]
-    contributions = torch.stack([means.to_real(i) for i in range(len(own))], 1)
+    each = means.of(range(len(prepared.inputs)))
+    own = [mean.own for mean in each]
+    contributions = torch.stack([mean.to_real for mean in each], 1)
     among_real = means.among_real
     own_means = torch.tensor(
         [mean.off_diagonal if unbiased else mean.all_pairs for mean in own], dtype=torch.float64
@@ -323,6 +342,32 @@ def score_kernel(
     )
 
 
+@dataclass(frozen=True)
+class _Means:
+    """The mean kernel of a candidate with itself, and of each real example with it.
+
+    Args:
+        own: Among the candidate's examples.
+        to_real: (n,) float64, on the CPU.
+    """
+
+    own: SelfMean
+    to_real: torch.Tensor
+
+    @classmethod
+    def of_sets(cls, sums: NDArray[np.float64]) -> _Means:
+        """Return the means of a candidate from those of the sets that it was divided into.
+
+        Args:
+            sums: (S, 3 + n) of each set: Σ_{i≠j} k(s_i, s_j), Σ_i k(s_i, s_i), Σ_s k(r, s) with
+                each real example r, and its number of examples.
+        """
+        n = sums[:, -1]
+        off_diagonal = sums[:, 0] / (n * (n - 1))
+        own = SelfMean.of_blocks(off_diagonal, sums[:, 1] / n, n.astype(np.int64))
+        return cls(own, torch.from_numpy(sums[:, 2:-1].sum(0) / n.sum()))
+
+
 class _KernelMeans:
     """The kernel means that MMD² consists of, each computed once, when it is first needed.
 
@@ -330,20 +375,80 @@ class _KernelMeans:
     """
 
     def __init__(self, prepared: Prepared, kernel: Kernel, max_exact: int, seed: int) -> None:
-        self._prepared, self._kernel, self._seed = prepared, kernel, seed
-        self.own = cache(lambda i: _self_mean(prepared, i, kernel, max_exact, seed))
-        self.to_real = cache(self._to_real)
-        self._cross = cache(lambda i, j: _cross_mean(prepared, i, j, kernel, seed))
+        self._prepared, self._kernel = prepared, kernel
+        self._max_exact, self._seed = max_exact, seed
+        self._known: dict[int, _Means] = {}
+        self._cross: dict[tuple[int, int], float] = {}
+
+    def of(self, positions: Sequence[int]) -> list[_Means]:
+        """Return the means of some candidates."""
+        missing = [k for k in positions if k not in self._known]
+        if self._prepared.real.is_cuda:
+            self._known |= self._at_once(missing)
+        else:
+            self._known |= {k: self._one(k) for k in missing}
+        return [self._known[k] for k in positions]
+
+    def _one(self, position: int) -> _Means:
+        prepared = self._prepared
+        own = _self_mean(prepared, position, self._kernel, self._max_exact, self._seed)
+        points = prepared.embeddings(position)
+        return _Means(own, kernel_contributions(self._kernel, prepared.real, points).cpu())
+
+    def _at_once(self, positions: Sequence[int]) -> dict[int, _Means]:
+        """Compute what `_one` does for many candidates, in batches that fill a GPU."""
+        sets = [(k, rows) for k in positions for rows in self._sets(k)]
+        sums: dict[int, list[NDArray[np.float64]]] = {k: [] for k in positions}
+        for group in similar_sizes([len(rows) for _, rows in sets]):
+            chosen = [sets[i] for i in group]
+            batches = in_batches(
+                chosen, self._n_at_once(len(chosen[0][1])), self._prepared.real, *self._steps()
+            )
+            # read once per group and not per batch, which would wait for each of them
+            for (k, rows), row in zip(chosen, torch.cat(batches).cpu().numpy(), strict=True):
+                sums[k].append(np.append(row, len(rows)))
+        return {k: _Means.of_sets(np.stack(parts)) for k, parts in sums.items()}
+
+    def _steps(
+        self,
+    ) -> tuple[
+        Callable[[Sequence[tuple[int, NDArray[np.int64]]]], torch.Tensor],
+        Callable[[Sequence[tuple[int, NDArray[np.int64]]], torch.Tensor], torch.Tensor],
+    ]:
+        real = self._prepared.real
+
+        def load(sets: Sequence[tuple[int, NDArray[np.int64]]]) -> torch.Tensor:
+            return self._prepared.stacked([k for k, _ in sets], [rows for _, rows in sets])
+
+        def compute(
+            sets: Sequence[tuple[int, NDArray[np.int64]]], rows: torch.Tensor
+        ) -> torch.Tensor:
+            sizes = sizes_of([len(places) for _, places in sets], real.device)
+            off_diagonal, diagonal, to_real = stacked_kernel_sums(self._kernel, rows, sizes, real)
+            return torch.cat((torch.stack((off_diagonal, diagonal), 1), to_real), 1)
+
+        return load, compute
+
+    def _n_at_once(self, n: int) -> int:
+        real = self._prepared.real
+        # rows, as they are stored and copied ahead; all pairs, but of those a part at a time
+        rows, pairs = 6 * n * real.shape[1], 4 * n * max(n, len(real))
+        budget = batch_bytes(real) // real.element_size()
+        return max(budget // (rows + pairs), min(1, budget // (2 * rows)))
+
+    def _sets(self, position: int) -> list[NDArray[np.int64]]:
+        """Return the rows of a candidate, in sets within which all pairs are evaluated."""
+        part = self._prepared.inputs[position]
+        if len(part) <= self._max_exact:
+            return [np.arange(len(part))]
+        order = torch.from_numpy(content_order(part, self._seed))
+        return [rows.numpy() for rows in random_blocks(order)]
 
     @cached_property
     def among_real(self) -> SelfMean:
         # always exact: the real sample is small, and its resampling uses all pairs as well
         real, groups = self._prepared.real, real_groups(self._prepared.real_input)
         return self_kernel_mean(self._kernel, real, max_exact=len(real), groups=groups)
-
-    def _to_real(self, position: int) -> torch.Tensor:
-        points = self._prepared.embeddings(position)
-        return kernel_contributions(self._kernel, self._prepared.real, points).cpu()
 
     def mixture(self, *, unbiased: bool) -> Callable[[torch.Tensor], float]:
         """Return MMD² as a function of the weights of the candidates."""
@@ -354,9 +459,9 @@ class _KernelMeans:
                 w = weights.double().cpu()
                 used = w.nonzero().flatten().tolist()
                 w = w[used]
-                own = [self.own(i) for i in used]
-                own_means = [mean.off_diagonal if unbiased else mean.all_pairs for mean in own]
-                to_real = torch.stack([self.to_real(i).mean() for i in used])
+                means = self.of(used)
+                own_means = [m.own.off_diagonal if unbiased else m.own.all_pairs for m in means]
+                to_real = torch.stack([m.to_real.mean() for m in means])
                 real = self.among_real.off_diagonal if unbiased else self.among_real.all_pairs
                 among = w.square() @ torch.tensor(own_means, dtype=torch.float64)
                 return float(real + among - 2 * (w @ to_real)) + self._between(used, w)
@@ -370,8 +475,19 @@ class _KernelMeans:
         work = sum(min(sizes[i], sizes[j], _CROSS_ROWS) * max(sizes[i], sizes[j]) for i, j in pairs)
         if work > _BETWEEN_ROWS**2:
             return self._sampled_between(used, weights)
-        w = [float(weight) for weight in weights]
-        return math.fsum(2 * w[i] * w[j] * self._cross(used[i], used[j]) for i, j in pairs)
+        w = weights.tolist()
+        cross = self._between_pairs([(used[i], used[j]) for i, j in pairs])
+        return math.fsum(2 * w[i] * w[j] * mean for (i, j), mean in zip(pairs, cross, strict=True))
+
+    def _between_pairs(self, pairs: Sequence[tuple[int, int]]) -> list[float]:
+        """Return the mean kernel between the two candidates of each pair."""
+        missing = [pair for pair in pairs if pair not in self._cross]
+        if missing:
+            means = [
+                _cross_mean(self._prepared, i, j, self._kernel, self._seed) for i, j in missing
+            ]
+            self._cross |= dict(zip(missing, torch.stack(means).cpu().tolist(), strict=True))
+        return [self._cross[pair] for pair in pairs]
 
     def _sampled_between(self, used: Sequence[int], weights: torch.Tensor) -> float:
         # a random subsample of each candidate leaves the mean kernel of every pair unbiased
@@ -419,8 +535,8 @@ def _resampling(
     return resample
 
 
-def _cross_mean(prepared: Prepared, i: int, j: int, kernel: Kernel, seed: int) -> float:
-    """Return the mean kernel between two candidates.
+def _cross_mean(prepared: Prepared, i: int, j: int, kernel: Kernel, seed: int) -> torch.Tensor:
+    """Return the mean kernel between two candidates, a float64 scalar on the device.
 
     If the smaller candidate has more than 4,096 examples, a random subsample of it is used, which
     leaves the mean unbiased and makes the cost linear in the larger candidate.
@@ -429,7 +545,7 @@ def _cross_mean(prepared: Prepared, i: int, j: int, kernel: Kernel, seed: int) -
     few, many = sorted((i, j), key=lambda k: (len(prepared.inputs[k]), k))
     with precise():
         rows = prepared.rows(few, content_order(prepared.inputs[few], seed)[:_CROSS_ROWS])
-        return float(kernel_contributions(kernel, rows, prepared.embeddings(many)).mean())
+        return kernel_contributions(kernel, rows, prepared.embeddings(many)).mean()
 
 
 def _self_mean(

@@ -114,7 +114,7 @@ class NGram(BaseProxy):
     def score(
         self, real: ProxyInput, candidates: Sequence[ProxyInput], *, seed: int, device: torch.device
     ) -> ProxyScores:
-        """Score the candidates; nothing is random, so `seed` is not used."""
+        """Score the candidates on the CPU; nothing is random, so `seed` is not used."""
         sizes = self._hash_sizes()
         by_hash = _by_hash(self._hash(cast("Sequence[str]", real.views), math.prod(sizes)), sizes)
         grams = by_hash[0]
@@ -129,7 +129,7 @@ class NGram(BaseProxy):
         for candidate in candidates:
             counted = self._counts(candidate, sizes)
             texts = [
-                sum_by_text(part, self._model(n, size / len(candidate), device)).cpu()
+                sum_by_text(part, self._model(n, size / len(candidate)))
                 for part, n in zip(by_hash, counted, strict=True)
             ]
             counts.append(counted[0])
@@ -141,7 +141,7 @@ class NGram(BaseProxy):
         n_grams = torch.bincount(grams.texts, minlength=grams.n_texts).double()
 
         def example_scores(position: int) -> torch.Tensor:
-            return self._log_ratio(real, candidates[position], device)
+            return self._log_ratio(real, candidates[position])
 
         unsplit = self._unsplit([real, *candidates])
         values = -likelihood.sum(0) / n_grams.sum()
@@ -155,7 +155,7 @@ class NGram(BaseProxy):
             messages=_empty_message(empty) + _unsplit_message(unsplit),
             # where only candidates have no words, they are unlike the real sample, as scored
             reliable=real.name not in unsplit,
-            mixture=self._mixture(grams, candidates, counts.__getitem__, device),
+            mixture=self._mixture(grams, candidates, counts.__getitem__),
         )
 
     def mixture_score(
@@ -166,14 +166,13 @@ class NGram(BaseProxy):
         if len(grams.buckets) == 0:
             return None
         counts = cache(lambda k: self._count(candidates[k]))
-        return self._mixture(grams, candidates, counts, device)
+        return self._mixture(grams, candidates, counts)
 
     def _mixture(
         self,
         grams: HashedNGrams,
         candidates: Sequence[ProxyInput],
         counts: Callable[[int], torch.Tensor],
-        device: torch.device,
     ) -> Callable[[torch.Tensor], float]:
         """Return the score of mixtures, from the n-grams of the real sample and the counts."""
         size = min(len(candidate) for candidate in candidates)
@@ -183,7 +182,7 @@ class NGram(BaseProxy):
             used = weights.nonzero().flatten().tolist()
             shares = [float(weights[k]) * size / len(candidates[k]) for k in used]
             model = mixture_log_probabilities(
-                torch.stack([counts(k) for k in used]).to(device),
+                torch.stack([counts(k) for k in used]),
                 torch.tensor(shares, dtype=torch.float64),
                 alpha=self.alpha,
             )
@@ -225,22 +224,21 @@ class NGram(BaseProxy):
             n_buckets=self.n_buckets,
         )
 
-    def _model(self, counts: torch.Tensor, share: float, device: torch.device) -> torch.Tensor:
-        return ngram_log_probabilities(counts.to(device), share=share, alpha=self.alpha)
+    def _model(self, counts: torch.Tensor, share: float) -> torch.Tensor:
+        # a few thousand counts of small numbers: on a GPU, starting the work would take longer
+        return ngram_log_probabilities(counts, share=share, alpha=self.alpha)
 
-    def _log_ratio(
-        self, real: ProxyInput, candidate: ProxyInput, device: torch.device
-    ) -> torch.Tensor:
+    def _log_ratio(self, real: ProxyInput, candidate: ProxyInput) -> torch.Tensor:
         # share 1 on both sides: examples are compared within one candidate, so its size favors none
-        ratio = self._model(self._count(real), 1.0, device)
-        ratio = ratio - self._model(self._count(candidate), 1.0, device)
+        ratio = self._model(self._count(real), 1.0)
+        ratio = ratio - self._model(self._count(candidate), 1.0)
         means = []
         for chunk in iter_chunks(cast("Sequence[str]", candidate.views)):
             grams = self._hash(chunk, self.n_buckets)
             # the mean and not the sum, which would rank texts by their length; a text without
             # n-grams gets 0, no evidence either way
             lengths = torch.bincount(grams.texts, minlength=grams.n_texts).clamp_min(1)
-            means.append(sum_by_text(grams, ratio).cpu() / lengths)
+            means.append(sum_by_text(grams, ratio) / lengths)
         return torch.cat(means)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 
 from synque_select.functional.coverage import (
@@ -13,7 +14,10 @@ from synque_select.functional.coverage import (
     knn_coverage,
     knn_density,
     mixture_coverage_distances,
+    order_weights,
     real_radii,
+    stacked_counts_within,
+    stacked_coverage_distances,
 )
 from synque_select.functional.pairwise import nearest_distances, precise
 from synque_select.proxies.base import BaseProxy, Contributions, ProxyInput, ProxyScores
@@ -22,8 +26,11 @@ from synque_select.proxies.inputs import (
     mixture_of_defined,
     real_groups,
     score_defined,
+    similar_sizes,
     size_message,
+    sizes_of,
 )
+from synque_select.utils.device import batch_bytes, in_batches
 
 __all__ = ["Coverage", "Density", "KNNCoverage"]
 
@@ -64,7 +71,14 @@ class Coverage(BaseProxy):
         # an expectation instead of one random subsample: two candidates then never change places
         # by the luck of a draw
         m = prepared.common_size()
-        distances = _of_each(prepared, lambda x: coverage_distances(prepared.real, x, m))
+        real = prepared.real
+        distances = _of_each(
+            prepared,
+            lambda x: coverage_distances(real, x, m),
+            lambda x, sizes, lengths: stacked_coverage_distances(
+                real, x, sizes, _weights(lengths, m).to(real.device)
+            ),
+        )
         return ProxyScores(
             values=distances.mean(0),
             # one term per real example, which depends on no other real example: reweighting the
@@ -113,11 +127,13 @@ class Density(BaseProxy):
 
         # all N examples: a mean count per example has the same expectation at every size, and a
         # subsample would only add noise
-        def density(points: torch.Tensor) -> torch.Tensor:
-            return knn_density(counts_within(prepared.real, points, radii), k, len(points))
-
+        counts = _counts(prepared, radii)
+        columns = [
+            knn_density(column, k, len(part))
+            for column, part in zip(counts.T, prepared.inputs, strict=True)
+        ]
         return ProxyScores(
-            values=_of_each(prepared, density).mean(0),
+            values=torch.stack(columns, 1).mean(0),
             example_scores=lambda k: _nearness(prepared, k),
         )
 
@@ -157,11 +173,13 @@ class KNNCoverage(BaseProxy):
         m = prepared.common_size(n)
         radii = real_radii(prepared.real, n_neighbours(n), real_groups(prepared.real_input))
 
-        def chances(points: torch.Tensor) -> torch.Tensor:
-            return knn_coverage(counts_within(prepared.real, points, radii), len(points), m)
-
+        counts = _counts(prepared, radii)
+        columns = [
+            knn_coverage(column, len(part), m)
+            for column, part in zip(counts.T, prepared.inputs, strict=True)
+        ]
         return ProxyScores(
-            values=_of_each(prepared, chances).mean(0),
+            values=torch.stack(columns, 1).mean(0),
             example_scores=lambda k: _nearness(prepared, k),
             messages=size_message(prepared, m, "by exact expectation"),
         )
@@ -173,8 +191,9 @@ def _mixture_coverage(prepared: Prepared) -> Callable[[torch.Tensor], float]:
     def mixture(weights: torch.Tensor) -> float:
         # m draws for the mixture, as for every candidate. Fractions are kept: rounded, a small
         # change of the weights would often change nothing
-        used = weights.nonzero().flatten().tolist()
-        draws = [float(weights[k]) * m for k in used]
+        w = weights.tolist()
+        used = [k for k, weight in enumerate(w) if weight]
+        draws = [w[k] * m for k in used]
         with precise():
             parts = [prepared.embeddings(k) for k in used]
             return float(mixture_coverage_distances(prepared.real, parts, draws).mean())
@@ -197,14 +216,60 @@ def n_neighbours(n_real: int) -> int:
     return min(5, math.isqrt(n_real))
 
 
+def _counts(prepared: Prepared, radii: torch.Tensor) -> torch.Tensor:
+    """Return the number of examples of each candidate in each ball, (n, K) int64, on the CPU."""
+    real = prepared.real
+    return _of_each(
+        prepared,
+        lambda x: counts_within(real, x, radii),
+        lambda x, sizes, _: stacked_counts_within(real, x, sizes, radii),
+    )
+
+
+def _weights(lengths: Sequence[int], m: int) -> torch.Tensor:
+    """Return the `order_weights` of sets of these sizes, (G, J) float64, followed by 0."""
+    known = {n: order_weights(n, m) for n in set(lengths)}
+    return torch.nn.utils.rnn.pad_sequence([known[n] for n in lengths], batch_first=True)
+
+
 def _of_each(
-    prepared: Prepared, contribution: Callable[[torch.Tensor], torch.Tensor]
+    prepared: Prepared,
+    one: Callable[[torch.Tensor], torch.Tensor],
+    stacked: Callable[[torch.Tensor, torch.Tensor | None, Sequence[int]], torch.Tensor],
 ) -> torch.Tensor:
-    """Return each real example's contribution for each candidate, (n, K) float64."""
-    # embeddings as they are given, not `rows`: `contribution` reads them in blocks, so that a
-    # memory-mapped candidate is never loaded as a whole
-    positions = range(len(prepared.inputs))
-    return torch.stack([contribution(prepared.embeddings(k)) for k in positions], 1).cpu()
+    """Return what is computed of each real example and each candidate, (n, K), on the CPU.
+
+    Args:
+        prepared: The real sample and the candidates.
+        one: Computes it for one candidate, from its embeddings as they are given: it reads them in
+            blocks, so that a memory-mapped candidate is never loaded as a whole.
+        stacked: Computes it, (G, n), for several candidates that are small enough to fill a GPU
+            only together, from their stacked rows and sizes, on the device and as numbers.
+    """
+    real, n_parts = prepared.real, len(prepared.inputs)
+    lengths = [len(part) for part in prepared.inputs]
+    columns: dict[int, torch.Tensor] = {}
+    if not real.is_cuda:
+        return torch.stack([one(prepared.embeddings(k)) for k in range(n_parts)], 1).cpu()
+    budget = batch_bytes(real)
+    # rows as stored, copied and shifted; distances, and what sorts them
+    per_row = real.element_size() * (4 * real.shape[1] + 6 * len(real))
+    for group in similar_sizes(lengths):
+        n_bytes = per_row * lengths[group[0]]
+        if n_bytes > budget:
+            columns |= {k: one(prepared.embeddings(k)) for k in group}
+            continue
+
+        def load(part: Sequence[int]) -> torch.Tensor:
+            return prepared.stacked(part, [np.arange(lengths[k]) for k in part])
+
+        def compute(part: Sequence[int], rows: torch.Tensor) -> torch.Tensor:
+            sizes = sizes_of([lengths[k] for k in part], real.device)
+            return stacked(rows, sizes, [lengths[k] for k in part])
+
+        results = torch.cat(in_batches(group, budget // n_bytes, real, load, compute))
+        columns |= dict(zip(group, results, strict=True))
+    return torch.stack([columns[k] for k in range(n_parts)], 1).cpu()
 
 
 def _nearness(prepared: Prepared, position: int) -> torch.Tensor:

@@ -42,6 +42,7 @@ from synque_select.proxies.inputs import (
     score_defined,
     size_message,
 )
+from synque_select.utils.device import check_fits, prefetched
 from synque_select.utils.wording import counted
 
 __all__ = ["Agreement", "BaselineTransfer", "Transfer"]
@@ -288,10 +289,14 @@ class _Judges:
         numbers = {name: number for number, name in enumerate(sorted(set(names)))}
         chosen = [_labeled_order(key, part, seed)[:max_examples] for part in inputs]
         labels = _read_labels(key, inputs, chosen)
-        rows = [prepared.rows(k, places) for k, places in enumerate(chosen)]
+        # on the host: all candidates together may not fit onto the device
+        real = prepared.real
+        rows = [part.to(real.dtype) for part in prepared.stored_rows(range(len(chosen)), chosen)]
         size = min(map(len, chosen))
         if labels.kind == "numbers":
-            heads = fit_ridge_heads(rows, labels.targets, size=size, n_draws=n_draws, seed=seed)
+            heads = fit_ridge_heads(
+                rows, labels.targets, size=size, n_draws=n_draws, seed=seed, like=real
+            )
         else:
             heads = fit_heads(
                 rows,
@@ -300,16 +305,20 @@ class _Judges:
                 n_draws=n_draws,
                 seed=seed,
                 exclusive=labels.kind == "classes",
+                like=real,
             )
         most = max(2, _MAX_POOL // len(inputs))
         pool = [part[:most] for part in rows]
+        n_pool, d = sum(map(len, pool)), real.shape[1]
+        # some 28 numbers of each row and family, and the rows of all of them, in float64
+        check_fits(8 * n_pool * (28 * len(numbers) + 6 * d), real)
         owners = [torch.full((len(part),), k) for k, part in enumerate(pool)]
         return cls(
             prepared,
             labels,
             heads,
             size,
-            torch.cat(pool),
+            next(prefetched(iter([torch.cat(pool)]), real)),
             torch.cat([part[:most] for part in labels.targets]).to(device),
             torch.cat(owners).to(device),
             torch.tensor([numbers[name] for name in names]).to(device),
