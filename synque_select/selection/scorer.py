@@ -71,6 +71,7 @@ from synque_select.types import (
     SampleSizeAnalysis,
 )
 from synque_select.utils.cache_dir import cache_root
+from synque_select.utils.device import max_device_memory
 from synque_select.utils.json_types import Json
 from synque_select.utils.process_state import free_device_memory, preserved_state
 from synque_select.utils.validation import check_int
@@ -93,6 +94,7 @@ class ComputeOptions(TypedDict, total=False):
     cache_dir: str | Path | None
     progress: bool
     executor: ExecutorSpec
+    max_device_memory: int | None
 
 
 class RankOptions(ComputeOptions, total=False):
@@ -164,7 +166,7 @@ def rank(
             for a GPU if there is one; `cache_dir` of embeddings and scores, None for the default
             cache; `progress` (default True), whether to show progress of anything that takes more
             than two seconds; `executor`, where to encode and score, such as "local:devices=0,1" or
-            "ray://HOST:PORT", see `Scorer`.
+            "ray://HOST:PORT", and `max_device_memory`, both in `Scorer`.
 
     Returns:
         The ranking, with the label checks in its `findings`. `print` and a notebook show it,
@@ -257,6 +259,10 @@ class Scorer:
         executor: Where to encode and score what is not in the cache: "local" or None for this
             process, "local:devices=0,1" for one process per GPU, "ray" or "ray://HOST:PORT" for a
             Ray cluster; see `synque_select.execution.get_executor`. The ranking is the same.
+        max_device_memory: Bytes that a batch of scoring may take on a GPU, beside the real
+            sample and the scores; None for half of what is free. Where they do not suffice for one
+            candidate, its proxy is computed on the CPU. They bound scoring in this process, not
+            encoding. The ranking is the same up to the rounding of floats.
         notify: Called with sentences for the user, such as which scores came from the cache.
 
     Raises:
@@ -285,6 +291,7 @@ class Scorer:
     relabel: bool = False
     answers: str | Path | None = None
     executor: ExecutorSpec = field(default=None, compare=False)
+    max_device_memory: int | None = field(default=None, compare=False)
     notify: Callable[[str], None] = field(default=_log.info, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -293,6 +300,8 @@ class Scorer:
         check_int("n_resamples", self.n_resamples, 100)
         check_int("seed", self.seed, 0)
         MixtureOptions.of(self.mixture)
+        with max_device_memory(self.max_device_memory):  # it checks the number
+            pass
         get_executor(self.executor)  # a wrong name is an error before anything is read
         object.__setattr__(self, "label_filter", check_label_filter(self.label_filter))
 
@@ -478,7 +487,8 @@ class ScoringJob:
     def score(self) -> Scoring:
         """See `Scorer.score`."""
         scorer = self.scorer
-        with opened_executor(scorer.executor) as executor:
+        bound = max_device_memory(scorer.max_device_memory)
+        with bound, opened_executor(scorer.executor) as executor:
             scoring = score(
                 self.candidates,
                 self.real,
@@ -729,18 +739,19 @@ class ScoringJob:
             scores = mixture_scores(self.with_suite(direct).score(), mixture)
         elif direct:
             scorer = self.scorer
-            scores = score_mixture(
-                self.candidates,
-                self.real,
-                direct,
-                mixture,
-                self._mixture_cache(direct),
-                encoder=scorer.encoder,
-                seed=scorer.seed,
-                device=scorer.device,
-                cache_dir=scorer.cache_dir,
-                progress=scorer.progress,
-            )
+            with max_device_memory(scorer.max_device_memory):
+                scores = score_mixture(
+                    self.candidates,
+                    self.real,
+                    direct,
+                    mixture,
+                    self._mixture_cache(direct),
+                    encoder=scorer.encoder,
+                    seed=scorer.seed,
+                    device=scorer.device,
+                    cache_dir=scorer.cache_dir,
+                    progress=scorer.progress,
+                )
             if not scorer.keep_models:
                 self._close_models()
         rest = [proxy for proxy in suite if proxy.key not in scores]

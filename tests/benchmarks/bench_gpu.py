@@ -255,10 +255,10 @@ def against_faiss(device: torch.device, sizes: Sizes) -> Row:
     def rival() -> torch.Tensor:
         if device.type == "cuda":
             importlib.import_module("faiss.contrib.torch_utils")  # it lets faiss read tensors
-            found = faiss.knn_gpu(faiss.StandardGpuResources(), real, points, N_NEAREST)
+            nearest = faiss.knn_gpu(faiss.StandardGpuResources(), real, points, N_NEAREST)
         else:
-            found = faiss.knn(real.numpy(), points.numpy(), N_NEAREST)
-        return torch.as_tensor(found[0]).sqrt()
+            nearest = faiss.knn(real.numpy(), points.numpy(), N_NEAREST)
+        return torch.as_tensor(nearest[0]).sqrt()
 
     return measured(
         name,

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from synque_select.errors import ConfigError, ProxyError
 from synque_select.proxies.base import ProxyInput
 from synque_select.proxies.registry import get_proxy, proxy_keys
-from synque_select.utils.device import max_device_memory
+from synque_select.selection.scorer import Scorer, rank
+from synque_select.utils.device import batch_bytes, max_device_memory
 from tests.pretend_cuda import DEVICE, PretendCuda
 from tests.proxies.test_properties import make, ready
 
@@ -148,6 +150,22 @@ def test_a_candidate_that_does_not_fit_into_the_bound_is_out_of_memory():
             get_proxy("pad").score(real, parts, seed=0, device=DEVICE)
         # this one reads candidates in blocks
         get_proxy("coverage").score(real, parts, seed=0, device=DEVICE)
+
+
+def test_a_scorer_passes_the_bound_on(monkeypatch):
+    seen = []
+
+    def score(*given, **options):
+        seen.append(batch_bytes(torch.zeros(1)))
+        raise ProxyError("seen")
+
+    monkeypatch.setattr("synque_select.selection.scorer.score", score)
+    texts = ["how many apps", "list all users", "which app is free"]
+    with pytest.raises(ProxyError, match="seen"):
+        rank({"a": texts, "b": texts}, texts, proxies=["ngram"], top_k=1, max_device_memory=2 * MIB)
+    assert seen == [2 * MIB]
+    with pytest.raises(ConfigError, match="max_device_memory=5"):
+        Scorer(max_device_memory=5)
 
 
 @pytest.mark.gpu
