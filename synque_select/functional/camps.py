@@ -55,31 +55,50 @@ class Contradiction:
 
 
 def class_readings(
-    predictions: Predictions, labels: Sequence[NDArray[np.int64]]
+    predictions: Predictions,
+    labels: Sequence[NDArray[np.int64]],
+    classes: NDArray[np.int64] | None = None,
 ) -> NDArray[np.float64]:
     """Return what the heads of each candidate predict for each class of each other candidate.
 
     Args:
         predictions: What `predict_labels` returned.
         labels: K arrays (N_k,) int64, the class of each example.
+        classes: (C,) int64, the classes to look at, ascending; None for all.
 
     Returns:
         (K, K, C, C) float64: [a, b, c, d] is the share of b's examples labeled c for which the
         heads of a predict d. NaN if a = b, if b has no example of c, or if no head of a knows c.
     """
-    n_candidates, n_classes = len(labels), predictions.known.shape[1]
-    readings = np.full((n_candidates, n_candidates, n_classes, n_classes), np.nan)
-    for a in range(n_candidates):
-        heads = np.flatnonzero(predictions.owners == a)
-        for b, y in enumerate(labels):
-            for c in np.unique(y) if a != b else ():
-                # a head that has never seen a class cannot read it differently
-                able = heads[predictions.known[heads, c]]
-                if len(able):
-                    predicted = predictions.classes[b][np.ix_(able, np.flatnonzero(y == c))]
-                    counts = np.bincount(predicted.ravel(), minlength=n_classes)
-                    readings[a, b, c] = counts / predicted.size
+    n_candidates, n_all = len(labels), predictions.known.shape[1]
+    classes = np.arange(n_all) if classes is None else classes
+    owners, known = predictions.owners, predictions.known[:, classes]
+    readings = np.full((n_candidates, n_candidates, len(classes), len(classes)), np.nan)
+    # a head that has never seen a class cannot read it differently
+    n_able = _by_owner(known, owners, n_candidates)
+    starts = n_all * np.arange(len(owners))[:, None]
+    for b, y in enumerate(labels):
+        for c, label in enumerate(classes.tolist()):
+            rows = np.flatnonzero(y == label)
+            if not len(rows):
+                continue
+            places = (predictions.classes[b][:, rows] + starts).ravel()
+            counts = np.bincount(places, minlength=n_all * len(owners)).reshape(-1, n_all)
+            sums = _by_owner(counts[:, classes] * known[:, c, None], owners, n_candidates)
+            total = n_able[:, c, None] * len(rows)
+            shares = np.full_like(sums, np.nan)
+            readings[:, b, c] = np.divide(sums, total, out=shares, where=total > 0)
+        readings[b, b] = np.nan
     return readings
+
+
+def _by_owner(
+    values: NDArray[np.generic], owners: NDArray[np.int64], n_candidates: int
+) -> NDArray[np.float64]:
+    """Return the sums over the heads of each candidate, (K, C), of (H, C) values."""
+    sums = np.zeros((n_candidates, values.shape[1]))
+    np.add.at(sums, owners, values)
+    return sums
 
 
 def split_by_agreement(readings: NDArray[np.float64]) -> NDArray[np.bool_]:
@@ -184,7 +203,7 @@ def renamed_class(
         largest share. None without.
     """
     renamed = []
-    shares = counts / counts.sum(axis=1, keepdims=True)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     for c in np.flatnonzero((counts > 0).sum(axis=0) >= _MIN_CAMP).tolist():
         has = shares[:, c] >= _HARDLY * np.median(shares[shares[:, c] > 0, c])
         a, b = np.flatnonzero(has), np.flatnonzero(~has)

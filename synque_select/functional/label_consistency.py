@@ -15,6 +15,7 @@ __all__ = [
     "LabelVotes",
     "Predictions",
     "judge_accuracy",
+    "judge_panel",
     "label_votes",
     "predict_labels",
 ]
@@ -52,6 +53,32 @@ class LabelVotes:
     winner: NDArray[np.int64]
 
 
+def judge_panel(families: NDArray[np.int64], most: int, *, seed: int) -> NDArray[np.int64]:
+    """Draw the candidates that judge all others, so that the time is linear in their number.
+
+    Every family has a member before another one has a second.
+
+    Args:
+        families: (K,) int64 family of each candidate.
+        most: Number of judges to draw.
+        seed: Random seed for the draw.
+
+    Returns:
+        Positions in ascending order, int64; all K if these are not more than `most`.
+
+    Example:
+        >>> judge_panel(np.array([0, 0, 0, 0, 1, 2]), 3, seed=0)[1:].tolist()
+        [4, 5]
+    """
+    shuffled = np.random.default_rng(seed).permutation(len(families))
+    order = np.argsort(families[shuffled], kind="stable")
+    grouped = families[shuffled[order]]
+    # how many members of its family come before it
+    turn = np.empty(len(order), dtype=np.int64)
+    turn[order] = np.arange(len(order)) - np.searchsorted(grouped, grouped)
+    return np.sort(shuffled[np.argsort(turn, kind="stable")[:most]])
+
+
 def predict_labels(heads: Heads, features: Sequence[torch.Tensor]) -> Predictions:
     """Return the class that every head predicts for every example.
 
@@ -67,7 +94,7 @@ def predict_labels(heads: Heads, features: Sequence[torch.Tensor]) -> Prediction
 
 
 def _predicted(heads: Heads, rows: torch.Tensor) -> NDArray[np.int16]:
-    blocks = []
+    blocks = [torch.empty(len(heads), 0, dtype=torch.int16)]
     for place in _blocks(len(rows)):
         block = rows[place]
         parts = [part.probabilities(block).argmax(2) for part in heads.batches(len(block))]

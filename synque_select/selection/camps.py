@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -27,6 +27,8 @@ __all__ = ["Camps", "find_camps"]
 # a camp of one is an outlier, which the label checks name; two pairs are the least that can differ
 _MIN_CANDIDATES = 4
 _N_EXAMPLES = 20
+# of all pairs of candidates and of classes: 512 MiB; with more classes, the frequent ones
+_MOST_READINGS = 2**26
 # of these, the ones whose text is shown, and how much of it
 _N_SHOWN = 3
 _MOST_CHARS = 80
@@ -159,21 +161,26 @@ def find_camps(
     """
     if len(names) < _MIN_CANDIDATES:
         return None
-    readings = class_readings(predictions, labels)
+    counts = np.stack([np.bincount(y, minlength=len(classes)) for y in labels])
+    looked_at = _most_frequent(counts)
+    readings = class_readings(predictions, labels, looked_at)
     if contents is not None:
-        for i, j in itertools.permutations(range(len(names)), 2):
-            if contents[i] == contents[j]:
-                readings[i, j] = np.nan
+        known: dict[object, int] = {}
+        numbers = np.array([known.setdefault(one, len(known)) for one in contents])
+        readings[numbers[:, None] == numbers] = np.nan
     if not np.isfinite(readings).any():  # no candidate judges another
         return None
     camp = split_by_agreement(readings)
     contradictions = systematic_contradictions(readings, camp)
     if not contradictions:
-        counts = np.stack([np.bincount(y, minlength=len(classes)) for y in labels])
-        renamed = renamed_class(readings, counts)
+        renamed = renamed_class(readings, counts[:, looked_at])
         if renamed is None:
             return None
         camp, contradictions = renamed[0], [renamed[1]]
+    contradictions = [
+        replace(one, label=int(looked_at[one.label]), read_as=int(looked_at[one.read_as]))
+        for one in contradictions
+    ]
     first, second = (tuple(n for n, c in zip(names, camp, strict=True) if c == s) for s in (0, 1))
     examples = _examples(predictions, labels, camp, contradictions[0])
     return Camps(
@@ -182,6 +189,19 @@ def find_camps(
         tuple(contradictions),
         tuple((names[k], position) for k, position in examples),
     )
+
+
+def _most_frequent(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the classes to compare, ascending: all, or as many as memory allows for K candidates.
+
+    Args:
+        counts: (K, C) number of examples of each class in each candidate.
+    """
+    n_candidates, n_classes = counts.shape
+    most = max(2, math.isqrt(_MOST_READINGS // n_candidates**2))
+    if n_classes <= most:
+        return np.arange(n_classes)
+    return np.sort(np.argsort(-counts.sum(axis=0), kind="stable")[:most])
 
 
 def _examples(

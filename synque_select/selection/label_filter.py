@@ -29,6 +29,7 @@ from synque_select.functional.label_consistency import (
     LabelVotes,
     Predictions,
     judge_accuracy,
+    judge_panel,
     label_votes,
     predict_labels,
 )
@@ -72,8 +73,15 @@ _MIN_SKILL = 0.2
 # share of labels, of all and of a class, that the majority must support: where it contradicts most
 # labels, either the judges or the labels are wrong, and nothing says which
 _MIN_SUPPORTED = 0.5
-# above this number of examples a message that was not asked for costs too much
+# above this number of examples a message that was not asked for costs too much, and so does it
+# above this number of predictions, of every candidate's head for every example
 _MAX_OFFERED = 200_000
+_MAX_PREDICTIONS = 2**25
+# heads that judge every example, above that number of predictions: the share of votes against a
+# label has a standard error of at most 0.06
+_MAX_JUDGES = 64
+# examples of each candidate that the search for camps looks at, however many candidates there are
+_LEAST_JUDGED = 16
 _TRANSFER = "transfer"
 _AUTO = "label_filter='auto' (--label-filter auto)"
 # The share of right labels among those that are dropped cannot be estimated from the candidates:
@@ -191,6 +199,8 @@ class LabelJudges:
         seed: int = 0,
         real: torch.Tensor | None = None,
         contents: Mapping[str, bytes] | None = None,
+        judged: Mapping[str, NDArray[np.int64]] | None = None,
+        most_judges: int | None = None,
     ) -> LabelJudges:
         """Fit a head on each candidate, all at a common size, and let it predict all examples.
 
@@ -201,6 +211,8 @@ class LabelJudges:
             seed: Random seed of the examples that larger candidates are fitted on.
             real: (n, d) embeddings of real examples to predict as well.
             contents: Candidate name to the `content_key` of its inputs; None if it is not known.
+            judged: Candidate name to the positions that are predicted; None for all.
+            most_judges: Number of candidates to fit a head on, drawn at random; None for all.
         """
         names = tuple(labels)
         rows = tuple(labeled_positions(labels[name]) for name in names)
@@ -215,13 +227,24 @@ class LabelJudges:
             torch.nn.functional.one_hot(torch.from_numpy(y), len(classes)).bool() for y in coded
         ]
         size = min(_MAX_HEAD_ROWS, *(len(y) for y in coded))
-        heads = fit_heads(features, targets, size=size, seed=seed)
         family = [name if families is None else families[name] for name in names]
-        _, numbers = np.unique(family, return_inverse=True)
+        numbers = np.unique(family, return_inverse=True)[1].astype(np.int64)
+        panel = judge_panel(numbers, most_judges or len(names), seed=seed)
+        heads = fit_heads(
+            [features[i] for i in panel], [targets[i] for i in panel], size=size, seed=seed
+        )
+        heads = replace(heads, owners=torch.from_numpy(panel)[heads.owners])
         own = None if real is None else predict_labels(heads, [real.float()]).classes[0]
+        if judged is not None:
+            places = [np.isin(at, judged[name]) for name, at in zip(names, rows, strict=True)]
+            rows = tuple(at[place] for at, place in zip(rows, places, strict=True))
+            coded = tuple(y[place] for y, place in zip(coded, places, strict=True))
+            features = [
+                x[torch.from_numpy(place)] for x, place in zip(features, places, strict=True)
+            ]
         predictions = predict_labels(heads, features)
         keys = None if contents is None else tuple(contents[name] for name in names)
-        return cls(names, classes, coded, predictions, numbers.astype(np.int64), rows, own, keys)
+        return cls(names, classes, coded, predictions, numbers, rows, own, keys)
 
     def accuracy(self, kept: Sequence[str]) -> dict[str, float]:
         """Return how well each of these candidates' heads predict the labels of the others."""
@@ -336,6 +359,7 @@ def filter_labels(
     *,
     weights: Mapping[str, float] | None = None,
     relabel: bool = False,
+    all_camps: Camps | None = None,
 ) -> LabelFilter:
     """Decide whether to filter the labels of the kept candidates, and which examples to drop.
 
@@ -356,8 +380,11 @@ def filter_labels(
         weights: Candidate name to how well its head does on the labels of others, such as by the
             proxy `transfer`; None for its plain accuracy on them.
         relabel: Whether the examples get the label that most votes are for.
+        all_camps: Two camps of candidates of which `judges` has a part; None without.
     """
-    accuracy = float(np.mean(list(judges.accuracy(kept).values()))) if len(kept) > 1 else math.nan
+    # of many candidates, some do not judge
+    known = [value for value in judges.accuracy(kept).values() if not math.isnan(value)]
+    accuracy = float(np.mean(known)) if len(kept) > 1 and known else math.nan
     votes = judges.votes(kept, weights) if len(kept) > 1 else {}
     limit = _MAJORITY if choice == "auto" else float(choice)
     against = {name: vote.contradicted > limit for name, vote in votes.items()}
@@ -367,7 +394,7 @@ def filter_labels(
         own = {name: judges.labels[judges.names.index(name)] for name in votes}
         against = {name: part & (votes[name].winner != own[name]) for name, part in against.items()}
     supported = _supported(judges, {n: v.contradicted > _MAJORITY for n, v in votes.items()})
-    camps = judges.camps(kept) or _split_camps(judges, kept)
+    camps = judges.camps(kept) or _split_camps(all_camps or judges.all_camps, kept)
     reason = _closed(judges, kept, accuracy, supported, camps) if choice == "auto" else None
     if choice != "auto" and not votes:
         reason = "a single candidate has no other candidates to judge its labels"
@@ -418,9 +445,12 @@ def filter_selected(
     Raises:
         ProxyError: The scoring has no embeddings.
     """
-    judges, weights = _judges(candidates, scoring)
     names = ranking.top().names
-    result = filter_labels(judges, names, choice, weights=weights, relabel=relabel)
+    judges, weights = _judges(candidates, scoring, names)
+    camps = None if len(judges.names) == len(candidates) else camps_of(candidates, scoring)
+    result = filter_labels(
+        judges, names, choice, weights=weights, relabel=relabel, all_camps=camps
+    )
     if result.camps is None or not result.record.is_open:
         return result
     verb = "relabels" if relabel else "drops"
@@ -444,8 +474,9 @@ def label_consistency(
     Raises:
         ProxyError: The scoring has no embeddings.
     """
-    judges, weights = _judges(candidates, scoring)
-    votes = judges.votes(judges.names, weights)
+    names = [candidate.name for candidate in candidates]
+    judges, weights = _judges(candidates, scoring, names)
+    votes = judges.votes(names, weights)
     support = {candidate.name: np.ones(len(candidate)) for candidate in candidates}
     for name, rows in zip(judges.names, judges.rows, strict=True):
         # without a judge or a label nothing speaks against it
@@ -454,14 +485,23 @@ def label_consistency(
 
 
 def _judges(
-    candidates: Sequence[Candidate], scoring: Scoring
+    candidates: Sequence[Candidate], scoring: Scoring, kept: Sequence[str]
 ) -> tuple[LabelJudges, Mapping[str, float] | None]:
-    """Return the judges, and the weights of their votes by `transfer` if it was scored."""
-    judges = _fitted(_Labeled.of(candidates), scoring)
+    """Return judges of some candidates, and the weights of their votes by `transfer`, if scored.
+
+    The judges are those of all candidates. Of many, they are some of these candidates' own: that
+    each head predicts all examples would take time that grows with the square.
+    """
+    labeled = _Labeled.of(candidates)
+    if labeled.is_small:
+        judges = _fitted(labeled, scoring)
+    else:
+        judges = _fitted(labeled.part(kept), scoring, most_judges=_MAX_JUDGES)
     transfer = scoring.scores.get(_TRANSFER)
     if transfer is None or not bool(torch.isfinite(transfer.values).all()):
         return judges, None
-    return judges, dict(zip(judges.names, transfer.values.tolist(), strict=True))
+    names = [part.name for part in scoring.candidates]
+    return judges, dict(zip(names, transfer.values.tolist(), strict=True))
 
 
 @dataclass(frozen=True)
@@ -481,8 +521,19 @@ class _Labeled:
             {part.name: content_key(part.digests) for part in parts},
         )
 
-    def __len__(self) -> int:
-        return sum(map(len, self.labels.values()))
+    @property
+    def is_small(self) -> bool:
+        """Whether the head of each candidate may predict all examples of all candidates."""
+        n = sum(map(len, self.labels.values()))
+        return n <= _MAX_OFFERED and n * len(self.labels) <= _MAX_PREDICTIONS
+
+    def part(self, names: Sequence[str]) -> _Labeled:
+        """Return what belongs to some of the candidates."""
+        parts = (
+            {name: values[name] for name in names}
+            for values in (self.labels, self.families, self.contents)
+        )
+        return _Labeled(*parts)
 
 
 # the order, the search for camps and the filter of one ranking ask for the same heads
@@ -490,15 +541,29 @@ _FITTED: WeakKeyDictionary[Scoring, tuple[_Labeled, LabelJudges]] = WeakKeyDicti
 
 
 def _fitted(
-    labeled: _Labeled, scoring: Scoring, rows: Mapping[str, NDArray[np.int64]] | None = None
+    labeled: _Labeled,
+    scoring: Scoring,
+    *,
+    rows: Mapping[str, NDArray[np.int64]] | None = None,
+    judged: Mapping[str, NDArray[np.int64]] | None = None,
+    most_judges: int | None = None,
 ) -> LabelJudges:
-    """Return the heads of the scored candidates, fitted on all their examples or on these rows."""
+    """Return the heads of the scored candidates.
+
+    Args:
+        labeled: The candidates, all of them or some.
+        scoring: Their scores.
+        rows: Positions of the examples to fit on; None for all.
+        judged: Positions among these that are predicted; None for all.
+        most_judges: As in `LabelJudges.fit`.
+    """
     _, *embeddings = scoring.embeddings("a check of labels by the other candidates")
+    whole = rows is None and most_judges is None
     known = _FITTED.get(scoring)
-    if rows is None and known is not None and known[0] == labeled:
+    if whole and known is not None and known[0] == labeled:
         return known[1]
-    labels = labeled.labels
-    features = dict(zip(labels, (each.cpu() for each in embeddings), strict=True))
+    of = dict(zip((part.name for part in scoring.candidates), embeddings, strict=True))
+    labels, features = labeled.labels, {name: of[name].cpu() for name in labeled.labels}
     if rows is not None:
         labels = {name: [labels[name][i] for i in at.tolist()] for name, at in rows.items()}
         features = {name: features[name][torch.from_numpy(at)] for name, at in rows.items()}
@@ -508,8 +573,10 @@ def _fitted(
         families=labeled.families,
         seed=scoring.seed,
         contents=labeled.contents,
+        judged=judged,
+        most_judges=most_judges,
     )
-    if rows is None:
+    if whole:
         _FITTED[scoring] = labeled, judges
     return judges
 
@@ -536,14 +603,17 @@ def scored_camps(scoring: Scoring) -> Camps | None:
 
 
 def _camps(labeled: _Labeled, scoring: Scoring) -> Camps | None:
-    if len(labeled) <= _MAX_OFFERED:
+    if labeled.is_small:
         return _fitted(labeled, scoring).all_camps
     # a sample of each shows what they contradict each other about, and costs less
-    rows = {
-        part.name: np.sort(content_order(part, scoring.seed)[:_MAX_HEAD_ROWS])
-        for part in scoring.candidates
-    }
-    camps = _fitted(labeled, scoring, rows).all_camps
+    n = len(labeled.labels)
+    most = max(_LEAST_JUDGED, min(_MAX_OFFERED, _MAX_PREDICTIONS // n) // n)
+    rows, judged = {}, {}
+    for part in scoring.candidates:
+        order = content_order(part, scoring.seed)[:_MAX_HEAD_ROWS]
+        rows[part.name] = np.sort(order)
+        judged[part.name] = np.searchsorted(rows[part.name], order[:most])
+    camps = _fitted(labeled, scoring, rows=rows, judged=judged).all_camps
     return None if camps is None else camps.at(rows)
 
 
@@ -553,7 +623,7 @@ def offer(
     ranking: Ranking,
 ) -> tuple[str, ...]:
     """Return a message that says what the label filter would do, or why it would do nothing."""
-    if sum(map(len, candidates)) > _MAX_OFFERED or not can_judge(candidates, scoring):
+    if not can_judge(candidates, scoring) or not _Labeled.of(candidates).is_small:
         return ()
     result = filter_selected(candidates, scoring, ranking, "auto")
     if result.camps is not None:  # the decision has said who contradicts whom
@@ -566,12 +636,11 @@ def offer(
     return (f"The label filter is off. With {_AUTO}, {sentence}",)
 
 
-def _split_camps(judges: LabelJudges, kept: Sequence[str]) -> Camps | None:
+def _split_camps(camps: Camps | None, kept: Sequence[str]) -> Camps | None:
     """Return two camps of all candidates if candidates of both are kept.
 
     The kept ones of the smaller camp may be too few to be found as a camp among the others.
     """
-    camps = judges.all_camps
     return camps if camps and all(set(names) & set(kept) for names in camps.names) else None
 
 

@@ -20,8 +20,9 @@ from synque_select.data.families import judging_families
 from synque_select.data.label_sets import NO_LABEL, label_kind, labeled_positions
 from synque_select.data.preview import shown_view
 from synque_select.errors import ConfigError
+from synque_select.functional.label_consistency import judge_panel
 from synque_select.functional.label_noise import Predictability
-from synque_select.functional.transfer import fit_heads, votes_of_others
+from synque_select.functional.transfer import fit_heads
 from synque_select.selection.scoring import Scoring
 from synque_select.types import DoubtfulLabel, LabelCheck, LabelWarning
 from synque_select.types.decision import LEAST_REAL
@@ -40,6 +41,8 @@ __all__ = [
 _Labeled = tuple[NDArray[np.float32], NDArray[np.str_]]
 
 _FOLDS = 5
+# candidates that judge all others: of more, as many at random, so that time is linear in K
+_MAX_JUDGES = 64
 _LEAST_DIFFERENCE = 0.1
 _LEAST_COMPARED = 3
 _MAX_CLASSES = 100
@@ -197,14 +200,10 @@ def check_labels(
     Raises:
         ConfigError: No candidate has labels that can be checked; see `uncheckable_labels`.
     """
-    from sklearn import config_context
-
     reasons = uncheckable_labels(candidates)
     unchecked = {name: LabelCheck.without(name, reason) for name, reason in reasons.items()}
     compared = [candidate for candidate in candidates if candidate.name not in unchecked]
-    # the arguments are ours: for hundreds of small fits, checking them costs more than the fits
-    with config_context(assume_finite=True, skip_parameter_validation=True):
-        checked = _compared(compared, embeddings, real, seed)
+    checked = _compared(compared, embeddings, real, seed)
     return [(unchecked | checked)[candidate.name] for candidate in candidates]
 
 
@@ -221,9 +220,10 @@ def _compared(
     parts = {name: _without(part, rare[name]) for name, part in labeled.items()}
     kept = {name: rows[name][~np.isin(y, [*rare[name]])] for name, (_, y) in labeled.items()}
     sources = {candidate.name: candidate for candidate in candidates}
-    fitted = {name: _fit(x, y) for name, (x, y) in parts.items()}
-    across = _across(parts, fitted)
-    own = {name: _held_out(x, y, seed) for name, (x, y) in parts.items()}
+    fits = {name: _fit(x, y, seed) for name, (x, y) in parts.items()}
+    fitted = {name: head for name, (head, _) in fits.items()}
+    own = {name: held_out for name, (_, held_out) in fits.items()}
+    across = _across(parts, fitted, seed)
     agreement = {name: _agreement(y, own[name]) for name, (_, y) in parts.items()}
     votes = _votes(parts, judging_families(candidates), seed)
     contradicted = {name: vote.contradicted(parts[name][1]) for name, vote in votes.items()}
@@ -447,16 +447,31 @@ def _votes(parts: Mapping[str, _Labeled], families: Sequence[str], seed: int) ->
     names = np.array(sorted({label for _, y in parts.values() for label in y.tolist()}))
     features = [torch.from_numpy(x) for x, _ in parts.values()]
     targets = [torch.from_numpy(y[:, None] == names) for _, y in parts.values()]
-    heads = fit_heads(features, targets, seed=seed)
-    numbers = torch.from_numpy(np.unique(families, return_inverse=True)[1].ravel())
-    known = votes_of_others(heads.by_candidate(heads.known.double()), numbers) > 0
+    numbers = np.unique(families, return_inverse=True)[1].ravel().astype(np.int64)
+    panel = judge_panel(numbers, _MAX_JUDGES, seed=seed)
+    # at the size that is common to all, so that the judges of many are as good as those of few
+    heads = fit_heads(
+        [features[i] for i in panel],
+        [targets[i] for i in panel],
+        size=min(map(len, features)),
+        seed=seed,
+    )
+    heads_know = heads.by_candidate(heads.known.double()) > 0
     result = {}
     for k, (name, x, y) in enumerate(zip(parts, features, targets, strict=True)):
-        votes = votes_of_others(heads.by_candidate(heads.probabilities(x)), numbers)[k]
-        judged = (y & known[k]).any(1).numpy()
+        weights = _weights_of_others(numbers[panel], int(numbers[k]))
+        # the mean of each judge's heads, then over the judges
+        votes = torch.tensordot(weights.to(x), heads.by_candidate(heads.probabilities(x)), 1)
+        judged = (y & heads_know[weights > 0].any(0)).any(1).numpy()
         shares, most = (part.numpy()[judged] for part in votes.max(dim=1))
         result[name] = _Votes(names[most], shares, judged)
     return result
+
+
+def _weights_of_others(families: NDArray[np.int64], own: int) -> torch.Tensor:
+    """Return the weights of judges of these families: one vote per family, none of its own."""
+    weights = np.where(families == own, 0.0, 1 / np.bincount(families)[families])
+    return torch.from_numpy(weights / weights.sum())
 
 
 def _outliers(values: Mapping[str, float], *, sign: int) -> set[str]:
@@ -531,28 +546,104 @@ class _Head(NamedTuple):
         return predicted
 
 
-def _fit(x: NDArray[np.float32], y: NDArray[np.str_]) -> _Head | None:
-    """Fit what sklearn's RidgeClassifier(class_weight="balanced") fits; None with one class.
+def _fit(
+    x: NDArray[np.float32], y: NDArray[np.str_], seed: int
+) -> tuple[_Head | None, NDArray[np.str_]]:
+    """Fit a ridge classifier on all examples, and one without each fold.
 
-    For hundreds of small fits, what RidgeClassifier does besides takes longer than the fits.
+    The objective is that of sklearn's RidgeClassifier with class weights, which are those of all
+    examples also without a fold: the sums of each fold then serve all fits. A logistic regression
+    agrees within a few points and takes many times longer.
+
+    Returns:
+        The first, None with one class; and the label that the other folds predict for each example,
+        empty if a class has only one.
     """
-    from sklearn.linear_model import Ridge
-
     classes, place = np.unique(y, return_inverse=True)
+    nothing = np.array([], dtype=y.dtype)
     if len(classes) < 2:
-        return None
-    targets = np.full((len(y), len(classes)), -1, dtype=x.dtype)
-    targets[np.arange(len(y)), place] = 1
-    weights = (len(y) / (len(classes) * np.bincount(place)))[place]
-    # closed form: a logistic regression agrees within a few points and takes many times longer
-    ridge = Ridge(alpha=1.0).fit(x, targets, sample_weight=weights)
-    return _Head(classes, ridge.coef_, ridge.intercept_)
+        return None, nothing
+    counts = np.bincount(place)
+    folds = _folds(place, min(_FOLDS, int(counts.min())), seed)
+    rows = torch.from_numpy(x)
+    targets = 2 * torch.nn.functional.one_hot(torch.from_numpy(place)).float() - 1
+    weights = torch.from_numpy(len(y) / (len(classes) * counts))[place].float()
+    coefficients, intercepts = _ridge(rows, targets, weights, torch.from_numpy(folds))
+    coefficients, intercepts = coefficients.float(), intercepts.float()
+    head = _Head(classes, coefficients[-1].T.numpy(), intercepts[-1].numpy())
+    if counts.min() < 2:
+        return head, nothing
+    predicted = np.empty_like(y)
+    for fold in range(len(coefficients) - 1):
+        at = folds == fold
+        without = _Head(classes, coefficients[fold].T.numpy(), intercepts[fold].numpy())
+        predicted[at] = without.predict(x[at])
+    return head, predicted
 
 
-def _across(parts: Mapping[str, _Labeled], fitted: Mapping[str, _Head | None]) -> dict[str, float]:
+def _folds(place: NDArray[np.int64], n_folds: int, seed: int) -> NDArray[np.int64]:
+    """Return the fold of each example, (n,), stratified by class; all 0 for one fold."""
+    from sklearn.model_selection import StratifiedKFold
+
+    numbers = np.zeros(len(place), dtype=np.int64)
+    if n_folds > 1:
+        folds = StratifiedKFold(n_folds, shuffle=True, random_state=seed)
+        for fold, (_, held_out) in enumerate(folds.split(place, place)):
+            numbers[held_out] = fold
+    return numbers
+
+
+def _ridge(
+    x: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor, folds: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Fit weighted ridge regressions with a penalty of 1, without each fold and then on all rows.
+
+    Args:
+        x: (n, d) float32.
+        targets: (n, C) float32.
+        weights: (n,) float32.
+        folds: (n,) int64, 0 to F − 1.
+
+    Returns:
+        Coefficients (F + 1, d, C) and intercepts (F + 1, C).
+    """
+    order = folds.argsort(stable=True)  # those of a fold lie together
+    x, targets, weights = x[order], targets[order], weights[order]
+    sizes = torch.bincount(folds).tolist()
+    center = x.mean(0)  # sums of squares far from 0 would lose digits
+    basis, z = None, x - center
+    if len(x) < x.shape[1]:  # the rows span no more dimensions than there are rows
+        basis, triangle = torch.linalg.qr(z.T)
+        z = triangle.T
+    ones = torch.ones(len(z), 1, dtype=x.dtype)
+    extended = torch.cat((z, ones, targets), 1)
+    left = extended[:, : z.shape[1] + 1] * weights[:, None]
+    each = torch.stack(
+        [a.T @ b for a, b in zip(left.split(sizes), extended.split(sizes), strict=True)]
+    )
+    sums = torch.cat((each.sum(0) - each, each.sum(0, keepdim=True)))
+    d = z.shape[1]
+    if len(each) == 1:
+        sums = sums[1:]  # without the only fold, nothing is left
+    total = sums[:, d, d, None, None]
+    mean, mean_target = sums[:, d, None, :d] / total, sums[:, d, None, d + 1 :] / total
+    gram = sums[:, :d, :d] - total * mean.mT @ mean
+    wanted = sums[:, :d, d + 1 :] - total * mean.mT @ mean_target
+    factor, failed = torch.linalg.cholesky_ex(gram + torch.eye(d, dtype=x.dtype))
+    if failed.any() and x.dtype != torch.float64:  # of large features, the penalty is lost
+        return _ridge(x.double(), targets.double(), weights.double(), folds[order])
+    solved = torch.cholesky_solve(wanted, factor)
+    intercepts = (mean_target - mean @ solved)[:, 0]
+    solved = solved if basis is None else basis @ solved
+    return solved, intercepts - center @ solved
+
+
+def _across(
+    parts: Mapping[str, _Labeled], fitted: Mapping[str, _Head | None], seed: int
+) -> dict[str, float]:
     """Return the mean agreement of each candidate's labels with the others' classifiers, by name.
 
-    Only classifiers of the same classes count; NaN where there is none.
+    Only classifiers of the same classes count; NaN where there is none. Of many, 64 judge.
     """
     means = dict.fromkeys(parts, math.nan)
     of_classes: dict[tuple[str, ...], dict[str, _Head]] = {}
@@ -562,34 +653,20 @@ def _across(parts: Mapping[str, _Labeled], fitted: Mapping[str, _Head | None]) -
     for classes, heads in of_classes.items():
         if len(heads) < 2:
             continue
-        # all classifiers predict in one product: K² calls would be mostly overhead
-        coefficients = np.concatenate([head.coefficients for head in heads.values()])
-        intercepts = np.concatenate([head.intercepts for head in heads.values()])
-        for position, name in enumerate(heads):
+        names = [*heads]
+        judges = [names[i] for i in judge_panel(np.arange(len(names)), _MAX_JUDGES, seed=seed)]
+        # all classifiers predict in one product: a call for each pair would be mostly overhead
+        coefficients = np.concatenate([heads[name].coefficients for name in judges])
+        intercepts = np.concatenate([heads[name].intercepts for name in judges])
+        for name in names:
             x, y = parts[name]
-            scores = (x @ coefficients.T + intercepts).reshape(len(x), len(heads), len(classes))
+            scores = (x @ coefficients.T + intercepts).reshape(len(x), len(judges), len(classes))
             truth = np.searchsorted(classes, y)
             each = np.eye(len(classes))[truth]
             right = scores.argmax(2) == truth[:, None]
             shares = (each.T @ right / each.sum(0)[:, None]).mean(0)
-            means[name] = float(np.delete(shares, position).mean())
+            means[name] = float(shares[[judge != name for judge in judges]].mean())
     return means
-
-
-def _held_out(x: NDArray[np.float32], y: NDArray[np.str_], seed: int) -> NDArray[np.str_]:
-    """Return the label that classifiers trained on the other folds predict; empty without."""
-    from sklearn.model_selection import StratifiedKFold
-
-    smallest = min(Counter(y.tolist()).values())
-    if len(set(y)) < 2 or smallest < 2:
-        return np.array([], dtype=y.dtype)
-    predicted = np.empty_like(y)
-    folds = StratifiedKFold(min(_FOLDS, smallest), shuffle=True, random_state=seed)
-    for others, held_out in folds.split(x, y):
-        head = _fit(x[others], y[others])
-        assert head is not None  # each fold has at least one example of every class
-        predicted[held_out] = head.predict(x[held_out])
-    return predicted
 
 
 def _agreement(labels: NDArray[np.str_], predicted: NDArray[np.str_]) -> float:
