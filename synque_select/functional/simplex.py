@@ -138,13 +138,20 @@ def _centered(quadratic: torch.Tensor, linear: torch.Tensor) -> tuple[torch.Tens
     return torch.where(flat, 0.0, quadratic), torch.where(linear_flat, 0.0, linear)
 
 
+def _products(quadratic: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
+    """Return the products of symmetric matrices with (..., K) vectors, in the same shape."""
+    if quadratic.dim() == 2 and vectors.dim() > 1:
+        return vectors @ quadratic  # for all at once: one by one, each would read the matrix
+    return (quadratic @ vectors.unsqueeze(-1)).squeeze(-1)
+
+
 def _accelerated(
     quadratic: torch.Tensor, linear: torch.Tensor, upper: torch.Tensor, step: torch.Tensor
 ) -> torch.Tensor:
     weights = project_to_capped_simplex(torch.zeros_like(linear), upper)
     ahead, momentum = weights, torch.ones_like(linear[..., :1])
     for _ in range(_MAX_STEPS):
-        gradient = 2 * ((quadratic @ ahead.unsqueeze(-1)).squeeze(-1) - linear)
+        gradient = 2 * (_products(quadratic, ahead) - linear)
         new = project_to_capped_simplex(ahead - step * gradient, upper)
         moved = new - weights
         # K is often nearly singular (similar candidates), where plain gradient steps crawl and

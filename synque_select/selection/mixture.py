@@ -15,6 +15,7 @@ import torch
 from synque_select.errors import ConfigError, ProxyError, did_you_mean
 from synque_select.functional.mmd import BANK, Kernel, kernel_contributions, self_kernel_mean
 from synque_select.functional.pairwise import median_sq_distance
+from synque_select.functional.random_features import RandomFeatures
 from synque_select.functional.simplex import minimize_quadratic_on_simplex, nearest_psd
 from synque_select.selection.consensus import CONSENSUS
 from synque_select.selection.decision import redecided, with_weights
@@ -38,6 +39,9 @@ MixtureKind: TypeAlias = Literal["equal", "proportional", "mmd_optimal"]
 _MAX_SUBSETS = 100_000
 _SUBSETS_AT_ONCE = 4096
 _MAX_ROWS = 4096
+# examples and candidates of which all pairs are computed; of more, random features
+_MAX_EXACT_ROWS, _MAX_EXACT_SETS = 32_768, 128
+_N_FREQUENCIES = 2048
 _NEGLIGIBLE = 1e-4
 
 
@@ -241,7 +245,9 @@ def mmd_optimal_mixture(
     and b (its diagonal unbiased, or size would decide; projected to be positive semi-definite) and
     c_a that between candidate a and the real sample; the kernel is the default of the `mmd` proxy.
     The weights are averaged over redrawn real samples, so that they do not fit its noise.
-    Candidates of more than 4,096 examples enter K by a seeded random subsample of that size.
+    Candidates of more than 4,096 examples enter K by a seeded random subsample of that size. Of
+    more than 128 candidates, or more than 32,768 examples in K, both terms are estimated from 2,048
+    random Fourier frequencies of all examples instead, in a time that is linear in their number.
 
     Args:
         scoring: The result of `Scorer.score`, with embeddings.
@@ -293,14 +299,30 @@ def _kernel_means(
             "examples have equal embeddings"
         )
     kernel = Kernel("rbf", tuple(gamma / median for gamma in BANK))
-    contributions = torch.stack([kernel_contributions(kernel, real, c) for c in candidates], dim=1)
     parts = [_subsample(c, seed + i) for i, c in enumerate(candidates)]
+    if len(parts) > _MAX_EXACT_SETS or sum(map(len, parts)) > _MAX_EXACT_ROWS:
+        return _feature_means(kernel, real, candidates, seed)
+    contributions = torch.stack([kernel_contributions(kernel, real, c) for c in candidates], dim=1)
     means = torch.empty(len(parts), len(parts), dtype=torch.float64)
     for a, left in enumerate(parts):
         means[a, a] = self_kernel_mean(kernel, left).off_diagonal
         for b in range(a):
             means[a, b] = means[b, a] = kernel_contributions(kernel, left, parts[b]).mean()
     return nearest_psd(means), contributions.cpu()
+
+
+def _feature_means(
+    kernel: Kernel, real: torch.Tensor, candidates: Sequence[torch.Tensor], seed: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return what `_kernel_means` does, by random features, in a time linear in the examples."""
+    features = RandomFeatures(real.shape[1], kernel.gammas, _N_FREQUENCIES, seed=seed)
+    each = torch.stack([features.mean(c) for c in candidates])
+    means = each @ each.T
+    # every example has a product of 1 with itself, which the mean over pairs leaves out
+    sizes = torch.tensor([len(c) for c in candidates], dtype=torch.float64)
+    means.diagonal().copy_((sizes * means.diagonal() - 1) / (sizes - 1))
+    # by the same features, so that the errors of both terms of MMD² cancel
+    return nearest_psd(means).cpu(), (features(real).double() @ each.T).cpu()
 
 
 def _subsample(points: torch.Tensor, seed: int) -> torch.Tensor:
