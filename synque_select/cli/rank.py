@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import sys
 import tempfile
@@ -298,11 +299,10 @@ def _rank(options: Namespace, job: ScoringJob | None, *, quiet: bool) -> int:
 
     target, page = _targets(options)
     job = prepared(options) if job is None else job
-    scoring = job.score()
-    (ranking, labels), dropped = _order(job, scoring), None
-    if labels is not None:
-        ranking, dropped = job.filter_labels(scoring, ranking)
-    ranking = replace(ranking, made_by=info_of_process())
+    ranking = _ranked(job)
+    labels, dropped = ranking.findings.labels, ranking.findings.dropped
+    ranking = replace(ranking, made_by=info_of_process(), findings=Findings())
+    scored = functools.cache(job.score)  # only what was not in the cache needs the scores
     decision = ranking.decision
     # where no candidate is like the real data, what to generate is the next question
     is_far = decision is not None and decision.opening == "far"
@@ -319,14 +319,14 @@ def _rank(options: Namespace, job: ScoringJob | None, *, quiet: bool) -> int:
             _say_what_was_read(job, options.candidates, ranking)
         if options.gaps or (is_far and job.needs_embeddings and not quiet):
             kept = saved if options.gaps else None
-            gaps = later.attempt(lambda: _add_gaps(scoring, kept, quiet=quiet))
+            gaps = later.attempt(lambda: _add_gaps(scored(), kept, quiet=quiet))
         if options.sample_size_analysis:
             sizes = later.attempt(
-                lambda: _add_sample_sizes(job, scoring, ranking, saved, quiet=quiet)
+                lambda: _add_sample_sizes(job, scored(), ranking, saved, quiet=quiet)
             )
         if page is not None:
             findings = Findings(labels, gaps, sizes)
-            later.attempt(lambda: saved.paths.append(_write_page(page, ranking, findings, scoring)))
+            later.attempt(lambda: saved.paths.append(_write_page(page, ranking, findings, job)))
         if saved.paths and not quiet:
             print(f"\n{saved.sentence}")
     return NONE_IS_CLOSE if is_far and options.strict else 0
@@ -457,17 +457,17 @@ def _check_lens(proxies: Sequence[Mapping[str, object]] | None, lens: str | None
         )
 
 
-def _order(job: ScoringJob, scoring: Scoring) -> tuple[Ranking, LabelChecks | None]:
+def _ranked(job: ScoringJob) -> Ranking:
     """Order the candidates; if no mixture can be chosen, print the scores before it fails."""
     from synque_select.report.terminal import print_ranking
     from synque_select.selection.mixture import MixtureOptions
 
     try:
-        return job.checked_ranking(scoring)
+        return job.filtered_ranking()
     except SynqueError:
         if MixtureOptions.of(job.scorer.mixture).kind != "equal":
-            plain = replace(job, scorer=replace(job.scorer, mixture="equal")).rank(scoring)
-            print_ranking(plain, details=False)
+            plain = replace(job, scorer=replace(job.scorer, mixture="equal"))
+            print_ranking(plain.rank(), details=False)
         raise
 
 
@@ -476,20 +476,17 @@ def _as_option(name: str, value: object = None) -> str:
     return option if value is None else f"{option} {value}"
 
 
-def _write_page(path: Path, ranking: Ranking, findings: Findings, scoring: Scoring) -> Path:
+def _write_page(path: Path, ranking: Ranking, findings: Findings, job: ScoringJob) -> Path:
     from synque_select.records.run_folder import write_text
     from synque_select.report.examples_and_map import name_of_real
     from synque_select.report.page import ranking_page
 
-    parts = {part.name: part for part in scoring.candidates}
-    embeddings = None
-    if scoring.real.embeddings is not None:
-        rows = {
-            name: part.embeddings for name, part in parts.items() if part.embeddings is not None
-        }
-        embeddings = (scoring.real.embeddings, rows)
-    views = {name: part.views for name, part in parts.items()}
-    views[name_of_real(parts)] = scoring.real.views
+    views = {part.name: part.views for part in job.candidates}
+    views[name_of_real(views)] = job.real.views
+    embeddings = job.embeddings()
+    if embeddings is not None:  # those that could not be compared are not on the map
+        real, rows = embeddings
+        embeddings = real, {part.name: rows[part.name] for part in job.candidates}
     return write_text(path, ranking_page(ranking, findings, views=views, embeddings=embeddings))
 
 

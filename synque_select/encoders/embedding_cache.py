@@ -44,7 +44,7 @@ from synque_select.types.modality import Modality
 from synque_select.utils.atomic import write_text_atomic
 from synque_select.utils.cache_dir import cache_root, temporary_twin, write_in_cache
 from synque_select.utils.cache_files import note_use
-from synque_select.utils.memory import is_out_of_memory
+from synque_select.utils.memory import is_out_of_memory, return_freed_memory
 from synque_select.utils.process_state import free_device_memory, preserved_state
 from synque_select.utils.progress import ProgressBar
 from synque_select.utils.remote_cache import fetch, publish, remote_of
@@ -222,6 +222,8 @@ def embed(
     root = cache_root(cache_dir)
     with preserved_state():
         shard, n_encoded = _shard_of(encoder, examples, root, progress)
+    if n_encoded:  # a thousand candidates would keep as much memory as all of their embeddings
+        return_freed_memory()
     seconds = time.perf_counter() - start
     return Embedded(torch.from_numpy(shard.rows), n_encoded, len(examples) - n_encoded, seconds)
 

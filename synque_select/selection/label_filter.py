@@ -448,9 +448,7 @@ def filter_selected(
     names = ranking.top().names
     judges, weights = _judges(candidates, scoring, names)
     camps = None if len(judges.names) == len(candidates) else camps_of(candidates, scoring)
-    result = filter_labels(
-        judges, names, choice, weights=weights, relabel=relabel, all_camps=camps
-    )
+    result = filter_labels(judges, names, choice, weights=weights, relabel=relabel, all_camps=camps)
     if result.camps is None or not result.record.is_open:
         return result
     verb = "relabels" if relabel else "drops"
@@ -529,11 +527,11 @@ class _Labeled:
 
     def part(self, names: Sequence[str]) -> _Labeled:
         """Return what belongs to some of the candidates."""
-        parts = (
-            {name: values[name] for name in names}
-            for values in (self.labels, self.families, self.contents)
+        return _Labeled(
+            {name: self.labels[name] for name in names},
+            {name: self.families[name] for name in names},
+            {name: self.contents[name] for name in names},
         )
-        return _Labeled(*parts)
 
 
 # the order, the search for camps and the filter of one ranking ask for the same heads

@@ -619,7 +619,10 @@ def _ridge(
     extended = torch.cat((z, ones, targets), 1)
     left = extended[:, : z.shape[1] + 1] * weights[:, None]
     each = torch.stack(
-        [a.T @ b for a, b in zip(left.split(sizes), extended.split(sizes), strict=True)]
+        [
+            a.T @ b
+            for a, b in zip(torch.split(left, sizes), torch.split(extended, sizes), strict=True)
+        ]
     )
     sums = torch.cat((each.sum(0) - each, each.sum(0, keepdim=True)))
     d = z.shape[1]

@@ -22,11 +22,15 @@ from synque_select.data.sources import load_candidates, load_real
 from synque_select.data.view_messages import view_messages
 from synque_select.data.views import Selector
 from synque_select.encoders import BaseEncoder, embed, get_encoder
-from synque_select.errors import ConfigError, DataError, ProxyError
+from synque_select.errors import ConfigError, DataError, ProxyError, RecordError
 from synque_select.execution import ExecutorSpec, get_executor, opened_executor
 from synque_select.proxies.base import BaseProxy
 from synque_select.proxies.registry import ProxySpec, default_suite, resolve_suite
-from synque_select.records.dropped_labels_file import DROPPED_LABELS, save_dropped_labels
+from synque_select.records.dropped_labels_file import (
+    DROPPED_LABELS,
+    load_dropped_labels,
+    save_dropped_labels,
+)
 from synque_select.records.findings_file import load_findings, save_findings
 from synque_select.records.run_info import info_of_call
 from synque_select.selection.ask import ANSWERS, AnswerReport, assess, check_answers, panel_of
@@ -58,7 +62,7 @@ from synque_select.selection.ranking_cache import (
     ranking_path,
 )
 from synque_select.selection.sample_size import sample_size_analysis
-from synque_select.selection.score_cache import ScoreCache, is_packaged
+from synque_select.selection.score_cache import ScoreCache, is_kept, is_packaged
 from synque_select.selection.scoring import Scoring, data_key, labels_key, score, score_mixture
 from synque_select.types import (
     DroppedLabel,
@@ -610,16 +614,44 @@ class ScoringJob:
             ConfigError: What was asked for cannot be found with this suite or these sizes.
         """
         self.check_findings(gaps=gaps, sample_size_analysis=sample_size_analysis)
-        scoring = self.score()
-        (ranking, labels), dropped, sizes = self.checked_ranking(scoring), None, None
-        if labels is not None:
-            ranking, dropped = self.filter_labels(scoring, ranking)
-        if sample_size_analysis:
-            sizes = self.sample_sizes(scoring, ranking)
+        scoring = self.score() if gaps or sample_size_analysis else None
+        ranking = self.filtered_ranking(scoring)
+        if scoring is None:
+            return ranking
+        sizes = self.sample_sizes(scoring, ranking) if sample_size_analysis else None
         if isinstance(sizes, str):
             ranking, sizes = replace(ranking, messages=(*ranking.messages, sizes)), None
         gaps_found = find_gaps(scoring) if gaps else None
-        return replace(ranking, findings=Findings(labels, gaps_found, sizes, dropped))
+        return replace(
+            ranking, findings=replace(ranking.findings, gaps=gaps_found, real_size=sizes)
+        )
+
+    def filtered_ranking(self, scoring: Scoring | None = None) -> Ranking:
+        """Score, check and filter labels, and order; all of it from the cache if it is there.
+
+        What proxies of the user or LENS say is computed anew, as `ScoreCache` does not keep it.
+
+        Args:
+            scoring: Scores of this data by this suite, if they are known; None to compute them.
+
+        Returns:
+            The ranking, with the label checks and dropped examples in its `findings`.
+        """
+        path = self._path("filtered") if all(map(is_kept, self.suite)) else None
+        kept = None if path is None else load_kept_ranking(path)
+        if kept is not None:
+            self.scorer.notify("the ranking is taken from the cache")
+            ranking = replace(kept[0], findings=_kept_findings(*kept))
+            return with_origins(ranking, self.given, self.origin)
+        scoring = scoring or self.score()
+        (ranking, labels), dropped = self.checked_ranking(scoring), None
+        if labels is not None:
+            ranking, dropped = self.filter_labels(scoring, ranking)
+        findings, relabel = Findings(labels, dropped=dropped), self.scorer.relabel
+        if path is not None:
+            with suppress(RecordError):  # a full disk must not cost the ranking
+                keep_ranking(ranking, path, lambda f: save_findings(f, findings, relabel=relabel))
+        return replace(ranking, findings=findings)
 
     def check_findings(
         self,
@@ -818,7 +850,7 @@ class ScoringJob:
         device = None if self.scorer.device is None else torch.device(self.scorer.device)
         return get_encoder(self.scorer.encoder, self.real.modality, device=device)
 
-    def _path(self, what: Literal["ranking", "selection"]) -> Path:
+    def _path(self, what: Literal["ranking", "selection", "filtered"]) -> Path:
         scorer, unchecked = self.scorer, self.unchecked
         options: Mapping[str, object] = {
             "rank_by": scorer.rank_by,
@@ -838,6 +870,15 @@ class ScoringJob:
             "seed": scorer.seed,
         }
         return ranking_path(scorer.cache_dir, self.given, self.real, self.suite, options)
+
+
+def _kept_findings(ranking: Ranking, folder: Path) -> Findings:
+    findings, record = load_findings(folder), ranking.label_filter
+    if record is None or not record.is_open:
+        return findings
+    dropped = load_dropped_labels(folder / DROPPED_LABELS)
+    # the file does not name those of which nothing is dropped
+    return replace(findings, dropped={name: dropped.get(name, ()) for name in record.dropped})
 
 
 def _check_data(candidates: Sequence[Candidate], real: RealSample) -> None:

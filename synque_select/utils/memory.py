@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 
 import torch
 
 from synque_select.errors import SynqueError
 
-__all__ = ["is_out_of_memory"]
+__all__ = ["is_out_of_memory", "return_freed_memory"]
 
 # in what allocators and libraries write, however they spell it; cuDNN says that a batch for whose
 # work space memory is missing is not supported
@@ -41,6 +43,16 @@ def is_out_of_memory(error: BaseException) -> bool:
         False
     """
     return not isinstance(error, SynqueError) and any(map(_is_of_memory, _with_causes(error)))
+
+
+def return_freed_memory() -> None:
+    """Give memory that was freed back to the operating system, where the C library can (glibc).
+
+    Without it, arrays of a few MiB that are made and freed between small objects that stay leave
+    holes in the heap, and the process grows by the size of all of them.
+    """
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _is_of_memory(error: BaseException) -> bool:

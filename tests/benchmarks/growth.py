@@ -31,7 +31,7 @@ from synque_select.selection.mixture import mixture_scores, mmd_optimal_mixture
 from synque_select.selection.ranking import ranking_from
 from synque_select.selection.reference import reference_scores
 from synque_select.selection.sample_size import sample_size_analysis
-from synque_select.selection.scorer import ScoringJob, Scorer
+from synque_select.selection.scorer import Scorer, ScoringJob
 from synque_select.selection.scoring import Scoring
 from synque_select.selection.surrogate import draw_surrogate
 from synque_select.types import Mixture, ProxyScore, Ranking, RunRecord
