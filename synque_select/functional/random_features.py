@@ -65,5 +65,7 @@ class RandomFeatures:
         Returns:
             (2D,) float64.
         """
-        sums = [self(block).sum(0, dtype=torch.float64) for block in torch.split(points, _BLOCK_ROWS)]
+        sums = [
+            self(block).sum(0, dtype=torch.float64) for block in torch.split(points, _BLOCK_ROWS)
+        ]
         return torch.stack(sums).sum(0) / len(points)
