@@ -117,9 +117,13 @@ def stages(folder: Path, n_candidates: int, n_examples: int) -> dict[str, float]
     clock("duplicates and copies", lambda: sample_messages(given))
     job = scorer.prepare(given, real)
     clock("encode", lambda: job.embeddings())
-    scoring = clock("all proxies", lambda: job.score())
-    for key, seconds in scoring.seconds.items():
-        clock.seconds[f"proxy {key}"] = seconds
+    scoring = job.score()
+    cpu = torch.device("cpu")
+    for proxy in scoring.suite:
+        clock(
+            f"proxy {proxy.key}",
+            lambda proxy=proxy: proxy.score(scoring.real, scoring.candidates, seed=0, device=cpu),
+        )
     ranking = _selection(clock, job, scoring)
     _mixtures(clock, scoring, ranking)
     _files(clock, folder, job, scoring, ranking)
@@ -184,13 +188,12 @@ def _files(
     embedded = job.embeddings()
     assert embedded is not None
     views = {candidate.name: candidate.views for candidate in job.candidates}
-    page = clock(
+    clock(
         "page",
         lambda: ranking_page(
             ranking, views={"real sample": job.real.views, **views}, embeddings=embedded
         ),
     )
-    clock.seconds["page, bytes"] = len(page.encode())
     records = [_record(ranking, name) for name in views]
     store = RunStore(folder / "records.sqlite")
     clock("write run records", lambda: [store.write(record) for record in records])

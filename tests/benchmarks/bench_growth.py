@@ -1,0 +1,48 @@
+"""How the time of every stage grows with the number of candidates and of examples."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from tests.benchmarks.base import Growth
+from tests.benchmarks.growth import exponent, stages
+
+# candidates and examples of each; the last two sizes give the exponent
+CANDIDATES = ((64, 64), (256, 64), (1024, 64))
+EXAMPLES = ((4, 2000), (4, 8000), (4, 32_000))
+AT_MOST = 1.1
+# what takes less is mostly constant
+LEAST_S = 0.05
+# what compares all pairs of candidates, or of examples up to a fixed number
+SQUARE = {
+    "consensus, intervals, all pairs": "all pairs of candidates are compared: K² / 2 differences",
+    "ranking by transfer": "all pairs of candidates are compared: K² / 2 differences",
+}
+
+
+def run() -> Iterator[Growth]:
+    """Yield a row per stage, for more candidates and then for more examples of each."""
+    yield from _grown("candidates", CANDIDATES)
+    yield from _grown("examples", EXAMPLES)
+
+
+def _grown(what: str, sizes: Sequence[tuple[int, int]]) -> Iterator[Growth]:
+    runs = []
+    for k, n in sizes:
+        with tempfile.TemporaryDirectory() as folder:
+            runs.append(stages(Path(folder), k, n))
+    (k_before, n_before), (k, n) = sizes[-2:]
+    factor = k * n / (k_before * n_before)
+    for stage in runs[0]:
+        seconds = [run[stage] for run in runs]
+        if seconds[-1] < LEAST_S:
+            continue
+        yield Growth(
+            name=f"{stage}, more {what}",
+            exponent=exponent(max(seconds[-2], 1e-6), seconds[-1], factor),
+            at_most=AT_MOST,
+            seconds={f"{k:,} x {n:,}": each for (k, n), each in zip(sizes, seconds, strict=True)},
+            note=SQUARE.get(stage, "") if what == "candidates" else "",
+        )
