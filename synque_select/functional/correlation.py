@@ -23,6 +23,8 @@ __all__ = ["MIN_UNITS", "Coefficient", "Correlation", "bonett_wright_interval", 
 MIN_UNITS = 5
 # 9! = 362,880 permutations take a fraction of a second; 10! would take ten times as long
 _MAX_EXACT_UNITS = 9
+# units whose n²/2 pairs are counted in each permutation, for tau-b
+_MAX_PERMUTED = 100
 _Array = NDArray[np.float64]
 
 
@@ -127,7 +129,8 @@ def correlate_scores(
     Both are oriented first, so the sign does not depend on whether lower is better. Pearson,
     Spearman and Kendall's tau-b are scipy's. p is two-sided: twice the smaller of the shares of
     permutations whose coefficient is at most, or at least, the observed one (at most 1). All n!
-    permutations are used up to n = 9, random ones above; `p_method` gives their number.
+    permutations are used up to n = 9, random ones above; `p_method` gives their number. Above
+    n = 100, that of tau-b is the normal approximation: all pairs in all permutations take minutes.
     Spearman's 95 % interval is
 
     .. math:: \tanh\left(\operatorname{artanh} r \pm 1.96 \sqrt{(1 + r^2/2)/(n - 3)}\right).
@@ -277,6 +280,10 @@ def _p_concordance(x: _Array, y: _Array, orders: NDArray[np.int16], exact: bool)
     """P-value of tau-b, from its numerator: the concordant less the discordant pairs."""
     # the denominator depends on ties alone and is the same for every permutation; what is left
     # are whole numbers, so that ties with the observed value are exact
+    if len(x) > _MAX_PERMUTED:
+        from scipy import stats
+
+        return float(stats.kendalltau(x, y, method="asymptotic").pvalue)
     signs_x, signs_y = (np.sign(v[:, None] - v).astype(np.int8) for v in (x, y))
     null = np.zeros(len(orders), dtype=np.int64)
     for i, j in _pairs(signs_x):

@@ -1,4 +1,4 @@
-"""Random Fourier features against the kernel that they stand for."""
+"""Random Fourier features against the kernel that they estimate."""
 
 from __future__ import annotations
 
