@@ -32,8 +32,8 @@ class RandomFeatures:
     Example:
         >>> features = RandomFeatures(1, [1.0], 10_000, seed=0)
         >>> x, y = torch.zeros(1, 1), torch.ones(1, 1)
-        >>> round(float(features(x)[0] @ features(y)[0]), 2), round(math.exp(-1), 2)
-        (0.37, 0.37)
+        >>> abs(float(features(x)[0] @ features(y)[0]) - math.exp(-1)) < 0.03
+        True
     """
 
     def __init__(self, dim: int, gammas: Sequence[float], n_frequencies: int, *, seed: int) -> None:
