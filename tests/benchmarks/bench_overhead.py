@@ -22,7 +22,7 @@ from tests.benchmarks.base import Result
 N_TEXTS, N_REAL = 1000, 100
 N_STEPS = 1000
 # candidates, pairs of fits, and the CPU seconds that the callbacks may add
-SIZES = ((10, 5, 1.0), (100, 3, 5.0), (1000, 1, 20.0))
+SIZES = ((10, 3, 1.0), (100, 2, 5.0), (1000, 1, 20.0))
 # 1 % of a step of ten milliseconds, which is a short one
 STEP_S, BUDGET_SHARE = 0.01, 0.01
 BATCH_SIZE = 8
