@@ -55,6 +55,7 @@ from synque_select.selection.labels import check_labeled, check_scored_labels, u
 from synque_select.selection.mixture import MixtureChoice, MixtureOptions, mixture_scores
 from synque_select.selection.mixture_sample import mixture_candidate
 from synque_select.selection.origin import origin_of
+from synque_select.selection.proxy_scores import usable_device
 from synque_select.selection.ranking import check_rank_by, ranking_from, with_origins
 from synque_select.selection.ranking_cache import (
     keep_ranking,
@@ -347,13 +348,16 @@ class Scorer:
                 for the ranking's `origin`.
 
         Raises:
-            ConfigError: There are fewer than 2 candidates, a proxy is unknown or needs labels that
-                are not there, or the candidates cannot be ordered by `rank_by`.
+            ConfigError: There are fewer than 2 candidates, the device cannot be used, a proxy is
+                unknown or needs labels that are not there, or the candidates cannot be ordered by
+                `rank_by`.
             DataError: Candidates and real sample are of different modalities, or an example of
                 the real sample has no group.
             ProxyError: A proxy cannot score this modality.
         """
         _check_data(candidates, real)
+        if self.device is not None:  # a wrong one is an error even if everything is in the cache
+            usable_device(self.device)
         given, (candidates, degenerate) = candidates, split_degenerate(candidates)
         suite = resolve_suite(_with_label_proxies(self.proxies, candidates, real), real.modality)
         _check_labels_given(suite, candidates)

@@ -34,13 +34,12 @@ import torch
 
 from synque_select.lens.config import LensConfig
 from synque_select.lens.rubric import Rubric
-from synque_select.probing.sweep import run_sweep
+from synque_select.probing.sweep import SweepOptions, run_sweep
 from synque_select.proxies.lens import with_lens
 from synque_select.records.correlation_file import load_correlations
 from synque_select.records.ranking_file import load_ranking, save_ranking
 from synque_select.records.store import RunStore
 from synque_select.selection.scorer import Scorer, rank
-from synque_select.training.short_fit import ShortFitOptions
 from synque_select.tuning import TuneOptions
 from synque_select.tuning.command import run_tuning
 from synque_select.types import Ranking
@@ -124,7 +123,7 @@ def sweep_work(folder: Path) -> None:
         TinyModel(),
         data_module(),
         max_steps=4,
-        options=ShortFitOptions(),
+        options=SweepOptions(),
         scorer=Scorer(["mmd"], top_k=2, encoder=LetterEncoder(), cache_dir=folder / "cache"),
         store=str(folder / "records.sqlite"),
         run_dir=str(folder / "run"),

@@ -55,3 +55,10 @@ def test_more_are_asked_for_than_there_are(data):
     assert set(ranking.top().names) == {candidate.name for candidate in given}
     with pytest.raises(ConfigError, match="top_k=0: allowed is a whole number from 1"):
         Scorer(["mmd"], top_k=0)
+
+
+def test_a_device_that_cannot_be_used_is_an_error_with_everything_cached(data):
+    given, real, cache = data
+    rank(given, real, **OPTIONS, cache_dir=cache)
+    with pytest.raises(ConfigError, match="device='cuda:99' cannot be used here"):
+        rank(given, real, **(OPTIONS | {"device": "cuda:99"}), cache_dir=cache)

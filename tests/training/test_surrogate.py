@@ -17,12 +17,11 @@ from synque_select.data.examples import Examples
 from synque_select.errors import ConfigError, DataError, LightningError
 from synque_select.experiment.task import unseen
 from synque_select.probing.probes import run_probes
-from synque_select.probing.sweep import run_sweep
+from synque_select.probing.sweep import SweepOptions, run_sweep
 from synque_select.records.correlation import correlate, surrogate_reliability
 from synque_select.records.store import RunStore
 from synque_select.selection.scorer import Scorer
 from synque_select.training.comparability import validation_of
-from synque_select.training.short_fit import ShortFitOptions
 from synque_select.types import Mixture
 from tests.lightning_package import (
     ProxyCorrelationCallback,
@@ -211,7 +210,7 @@ def test_a_sweep_reports_the_reliability_where_labels_exist(tmp_path, capsys):
         TinyModel(),
         module(wraps=TinyData()),
         max_steps=30,
-        options=ShortFitOptions(task="tiny"),
+        options=SweepOptions(task="tiny"),
         scorer=Scorer(["mmd"], encoder=LetterEncoder(), top_k=2, progress=False),
         store=str(tmp_path / "records.sqlite"),
         run_dir=str(tmp_path / "run"),
