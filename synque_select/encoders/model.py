@@ -22,6 +22,7 @@ from synque_select.encoders.precision import (
 from synque_select.errors import EncoderError
 from synque_select.utils.json_types import JsonObject
 from synque_select.utils.memory import is_out_of_memory
+from synque_select.utils.onednn import use_onednn
 from synque_select.utils.process_state import cuda_in_use, free_device_memory
 
 __all__ = ["ModelEncoder", "pick_device"]
@@ -102,7 +103,9 @@ class ModelEncoder(BaseEncoder, Generic[_Inputs]):
                 return model
             self.precision = "float32"
             model = self._load().eval().requires_grad_(False)
-        return model.float()
+        model = model.float()
+        use_onednn(model)
+        return model
 
     def _lowered(self, model: nn.Module) -> bool:
         """Convert the model to bfloat16; return False if that changes the embeddings."""

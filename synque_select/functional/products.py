@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-from pathlib import Path
-
 import torch
 from torch.nn.functional import linear
+
+from synque_select.utils.onednn import mkl_leaves_avx512_unused
 
 __all__ = ["scaled_products"]
 
@@ -49,25 +48,6 @@ def _onednn_is_faster(left: torch.Tensor, right: torch.Tensor) -> bool:
         and left.dtype == right.dtype == torch.float32
         and min(len(left), len(right)) >= _MIN_ROWS
         and left.shape[1] >= _MIN_COLUMNS
-        and _mkl_leaves_avx512_unused()
+        and mkl_leaves_avx512_unused()
         and bool(torch.backends.mkldnn.enabled)
-    )
-
-
-@lru_cache(maxsize=1)
-def _mkl_leaves_avx512_unused() -> bool:
-    """Whether a product by MKL, PyTorch's default, uses half of the CPU's vector width.
-
-    MKL restricts itself to AVX2 on CPUs of other vendors than Intel; oneDNN asks what a CPU can do,
-    and was 2.1 times as fast on an AMD EPYC with AVX-512 (1,024 × 1,024 × 384, one thread).
-    """
-    try:
-        vendor_is_intel = "GenuineIntel" in Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return False
-    return (
-        not vendor_is_intel
-        and torch.backends.mkl.is_available()  # type: ignore[no-untyped-call]
-        and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-        and "AVX512" in torch.backends.cpu.get_cpu_capability()
     )

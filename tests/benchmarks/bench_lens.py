@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -16,6 +19,7 @@ from synque_select.llm.transformers.engine import DEFAULT_MODEL, TransformersLLM
 from synque_select.llm.transformers.kv_cache import cache_arguments, cache_of, drop_last
 from synque_select.llm.transformers.prefix_tree import common_length
 from tests.benchmarks.base import NotMeasured, Result, Row, compare
+from tests.llm.models import save_packaged
 
 N_SAMPLES = 64
 # the cache of a row takes 57 MB: larger batches mostly copy memory
@@ -32,6 +36,7 @@ def run() -> Iterator[Row]:
     shared, items, suffixes = judging_prompts()
     # the first call loads the model
     list(llm.choice_probabilities("", ["warm"], ["up"], LABELS))
+    plain = plain_model()
     made: dict[str, torch.Tensor] = {}
 
     def ours() -> None:
@@ -41,7 +46,7 @@ def run() -> Iterator[Row]:
 
     def rival() -> None:
         prompts = [shared + item + suffix for item in items for suffix in suffixes]
-        made["rival"] = batched_probabilities(llm, prompts)
+        made["rival"] = batched_probabilities(plain, llm, prompts)
 
     ours_s, rival_s = compare(ours, rival, 1, warm_up=False)
     yield Result(
@@ -57,7 +62,16 @@ def run() -> Iterator[Row]:
     )
 
 
-def batched_probabilities(llm: TransformersLLM, prompts: list[str]) -> torch.Tensor:
+def plain_model() -> Any:
+    """Return the model as transformers loads it, with none of our layers."""
+    from transformers import AutoModelForCausalLM
+
+    with tempfile.TemporaryDirectory() as folder:
+        save_packaged(Path(folder))
+        return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+
+
+def batched_probabilities(model: Any, llm: TransformersLLM, prompts: list[str]) -> torch.Tensor:
     """Return the probabilities of the labels, as one would compute them with transformers alone.
 
     The keys and values of the common prefix are computed once and copied for each batch, as the
@@ -69,19 +83,19 @@ def batched_probabilities(llm: TransformersLLM, prompts: list[str]) -> torch.Ten
     n_shared = common_length(tokens)
     with torch.inference_mode():
         read = torch.tensor([tokens[0][:n_shared]])
-        prefix = cache_of(llm._model(input_ids=read, use_cache=True, logits_to_keep=1))
+        prefix = cache_of(model(input_ids=read, use_cache=True, logits_to_keep=1))
         # prompts of like length together: less padding
         order = sorted(range(len(tokens)), key=lambda i: len(tokens[i]))
         result = torch.empty(len(tokens), len(LABELS), dtype=torch.float64)
         for start in range(0, len(order), BATCH_SIZE):
             batch = order[start : start + BATCH_SIZE]
             rows = [tokens[i][n_shared:] for i in batch]
-            result[batch] = _batch(llm, prefix, n_shared, rows, answers[batch[0]])
+            result[batch] = _batch(model, prefix, n_shared, rows, answers[batch[0]])
     return result
 
 
 def _batch(
-    llm: TransformersLLM, prefix: object, n_shared: int, rows: list[list[int]],
+    model: Any, prefix: object, n_shared: int, rows: list[list[int]],
     labels: list[list[int]],
 ) -> torch.Tensor:  # fmt: skip
     cache = copy.deepcopy(prefix)
@@ -94,20 +108,20 @@ def _batch(
     last, which = lengths - 1, torch.arange(len(rows))
     # the last positions alone: the vocabulary is the largest layer
     kept = last.unique()
-    logits = llm._model(
+    logits = model(
         input_ids=padded,
         attention_mask=mask,
         logits_to_keep=kept,
-        **cache_arguments(llm._model, cache),
+        **cache_arguments(model, cache),
     ).logits[which, torch.searchsorted(kept, last)]
     log_p = {(): torch.log_softmax(logits.float(), dim=-1)}
     positions = (n_shared + lengths).unsqueeze(1)
     for first in sorted({label[0] for label in labels if len(label) > 1}):
-        logits = llm._model(
+        logits = model(
             input_ids=torch.full((len(rows), 1), first),
             attention_mask=torch.cat((mask, torch.ones(len(rows), 1, dtype=torch.long)), 1),
             position_ids=positions,
-            **cache_arguments(llm._model, cache),
+            **cache_arguments(model, cache),
         ).logits[:, -1]
         log_p[(first,)] = torch.log_softmax(logits.float(), dim=-1)
         drop_last(cache, 1)

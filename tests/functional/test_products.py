@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -11,16 +9,12 @@ from synque_select.functional import products
 from synque_select.functional.pairwise import nearest_distances, sq_distances
 from synque_select.functional.products import scaled_products
 
-needs_onednn = pytest.mark.skipif(
-    not torch.backends.mkldnn.is_available(), reason="this PyTorch has no oneDNN"
-)
-
 
 @pytest.fixture(params=[False, True], ids=["mkl", "onednn"])
 def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
     if request.param and not torch.backends.mkldnn.is_available():
         pytest.skip("this PyTorch has no oneDNN")
-    monkeypatch.setattr(products, "_mkl_leaves_avx512_unused", lambda: request.param)
+    monkeypatch.setattr(products, "mkl_leaves_avx512_unused", lambda: request.param)
     return bool(request.param)
 
 
@@ -69,22 +63,3 @@ def test_equal_rows_are_at_distance_zero(library: bool):
     rows = unit_rows(300, 384, 0)
     assert sq_distances(rows, rows, refine=True).diagonal().eq(0).all()
     assert nearest_distances(rows, rows).eq(0).all()
-
-
-@needs_onednn
-@pytest.mark.parametrize(
-    ("vendor", "capability", "expected"),
-    [("AuthenticAMD", "AVX512", True), ("GenuineIntel", "AVX512", False),
-     ("AuthenticAMD", "AVX2", False)],
-)  # fmt: skip
-def test_onednn_is_for_other_vendors_with_avx512(
-    vendor: str, capability: str, expected: bool, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(Path, "read_text", lambda _: f"vendor_id : {vendor}\n")
-    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
-    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: True)
-    products._mkl_leaves_avx512_unused.cache_clear()
-    try:
-        assert products._mkl_leaves_avx512_unused() is expected
-    finally:
-        products._mkl_leaves_avx512_unused.cache_clear()

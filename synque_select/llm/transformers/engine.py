@@ -31,6 +31,7 @@ from synque_select.llm.transformers.vision import (
 )
 from synque_select.utils.json_types import JsonObject
 from synque_select.utils.memory import is_out_of_memory
+from synque_select.utils.onednn import use_onednn
 from synque_select.utils.wording import counted
 
 if TYPE_CHECKING:
@@ -499,6 +500,7 @@ class TransformersLLM(BaseLLM):
         if self._adapter is not None:
             model = merge_adapter(model, self._adapter)
         self._model = model.to(self.device, self.dtype).eval().requires_grad_(False)
+        use_onednn(self._model)
         config = model.config.get_text_config()
         self.context_length = getattr(config, "max_position_embeddings", None)
 
