@@ -11,6 +11,8 @@ from collections.abc import Iterator
 
 import torch
 
+from synque_select.functional.products import scaled_products
+
 __all__ = [
     "default_n_bins",
     "divergence_frontier",
@@ -207,7 +209,8 @@ def project_to_variance(points: torch.Tensor, explained_variance: float = 0.9) -
     # covariance and Gram matrix have the same non-zero spectrum: decompose the smaller of the two
     if unit.shape[0] >= unit.shape[1]:
         # float32 is enough to choose axes, and halves the time
-        values, vectors = torch.linalg.eigh(unit.T @ unit)
+        columns = unit.T.contiguous()
+        values, vectors = torch.linalg.eigh(scaled_products(columns, columns))
     else:
         # here the axes are recovered by dividing by the root of the eigenvalues, which magnifies
         # the rounding error of small ones: float64
@@ -219,8 +222,7 @@ def project_to_variance(points: torch.Tensor, explained_variance: float = 0.9) -
     # equal rows have a variance of 0, and the quotient must not be 0/0
     share = values.cumsum(0) / values.sum().clamp_min(torch.finfo(torch.float64).tiny)
     rank = min(int((share < explained_variance).sum()) + 1, len(values))
-    projected: torch.Tensor = unit @ vectors[:, :rank].float()
-    return projected
+    return scaled_products(unit, vectors[:, :rank].float().T)
 
 
 def quantize(

@@ -14,7 +14,10 @@ _MIN_ROWS, _MIN_COLUMNS = 128, 64
 
 
 def scaled_products(
-    left: torch.Tensor, right: torch.Tensor, scale: float, offset: torch.Tensor
+    left: torch.Tensor,
+    right: torch.Tensor,
+    scale: float = 1.0,
+    offset: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Return scale · x·y + offset for all pairs of rows.
 
@@ -22,7 +25,7 @@ def scaled_products(
         left: (p, d) float32 or float64; or (b, p, d) for several products.
         right: (q, d), or (b, q, d); same dtype and device.
         scale: What the products are multiplied with.
-        offset: (q,), or (b, q): what is added to each column.
+        offset: (q,), or (b, q): what is added to each column; None for nothing.
 
     Returns:
         (p, q), or (b, p, q), in the dtype of the rows.
@@ -31,12 +34,14 @@ def scaled_products(
         >>> scaled_products(torch.ones(1, 2), torch.ones(2, 2), 0.5, torch.tensor([0.0, 1.0]))
         tensor([[1., 2.]])
     """
+    if offset is None:
+        offset = right.new_zeros(right.shape[:-1])
     if left.dim() == 3:
         return torch.baddbmm(offset.unsqueeze(1), left, right.mT, alpha=scale)
     if _onednn_is_faster(left, right):
-        if len(left) < len(right):  # the smaller of the two is copied
+        if scale != 1 and len(left) < len(right):  # the smaller of the two is copied
             left = left * scale
-        else:
+        elif scale != 1:
             right = right * scale
         return linear(left.to_mkldnn(), right, offset).to_dense()
     return torch.addmm(offset.unsqueeze(0), left, right.T, alpha=scale)
