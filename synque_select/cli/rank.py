@@ -107,6 +107,14 @@ def _add_inputs(parser: ArgumentParser) -> None:
         "(default: exact and near duplicates are groups)",
     )
     parser.add_argument(
+        "--reservoir",
+        type=int,
+        metavar="N",
+        help="of each candidate with more than N examples, score N that are drawn at random; all "
+        "are read once, in bounded memory, and Hub datasets are streamed. N-grams are counted over "
+        "all; for the other scores, the error of the draw is part of the intervals (default: all)",
+    )
+    parser.add_argument(
         "--view",
         help="what the proxies read, required if it cannot be told from the fields: a field, a "
         "path such as turns.0.text, chat:user, chat:all, alpaca:prompt, premise+hypothesis (one "
@@ -259,6 +267,8 @@ def prepared(options: Namespace) -> ScoringJob:
         label=options.label,
         family=options.family,
         split=options.split,
+        reservoir=options.reservoir,
+        seed=options.seed,
     )
     real = load_real(
         options.real,
@@ -269,7 +279,7 @@ def prepared(options: Namespace) -> ScoringJob:
     )
     # JSON in place of a file may have the address of a server
     lens = None if options.lens is None else mask_secrets(options.lens)
-    read_with = {"family": options.family, "lens": lens}
+    read_with = {"family": options.family, "lens": lens, "reservoir": options.reservoir}
     job = scorer.prepare(candidates, real, read_with)
     sizes = options.sample_size_analysis
     job.check_findings(gaps=options.gaps, sample_size_analysis=sizes, written=_as_option)

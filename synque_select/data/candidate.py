@@ -25,6 +25,7 @@ from synque_select.data.label_sets import (
     without_empty_lists,
 )
 from synque_select.data.plain_rows import PlainRows, plain_rows
+from synque_select.data.population import Population
 from synque_select.errors import ConfigError, did_you_mean
 
 __all__ = ["Candidate", "RealSample"]
@@ -44,10 +45,32 @@ class Candidate(Examples):
             more real; set by `synque_select.selection.example_scores.with_example_scores`.
         family: Name of the family, such as the generator; candidates of one family do not judge
             each other's labels. None if the candidate is a family of its own.
+        population: All examples of which `dataset` holds some, drawn at random; None if it holds
+            all.
+        whole: All examples, to train on; None without a population, or if they cannot be read
+            again.
     """
 
     example_scores: Mapping[str, NDArray[np.float64]] = field(default_factory=dict, repr=False)
     family: str | None = None
+    population: Population | None = field(default=None, kw_only=True, repr=False)
+    whole: MapDataset | None = field(default=None, kw_only=True, repr=False)
+
+    @property
+    def n_all(self) -> int:
+        """Number of all examples, also of those that were not drawn to be scored."""
+        return len(self) if self.population is None else self.population.n
+
+    @property
+    def content(self) -> tuple[str, ...]:
+        """The name and hashes of all that scores depend on, for keys of cached results."""
+        drawn_from = () if self.population is None else (self.population.sha256,)
+        return (*super().content, *drawn_from)
+
+    @property
+    def sha256_of_all(self) -> str:
+        """SHA-256 of the views of all examples, in hexadecimal."""
+        return self.sha256 if self.population is None else self.population.sha256
 
     @cached_property
     def labels(self) -> tuple[str, ...]:
@@ -138,6 +161,24 @@ class Candidate(Examples):
         """
         return self._at(np.setdiff1d(np.arange(len(self)), np.asarray(positions, dtype=np.int64)))
 
+    def drawn(self, population: Population) -> Candidate:
+        """Return the candidate with the drawn examples of a population, which is this candidate."""
+        part = dataclasses.replace(self, dataset=_Subset(self.dataset, population.positions))
+        if part.selector != self.selector:
+            # the first of the drawn examples may have other fields than the first one of all
+            part = dataclasses.replace(part, view=self.selector)
+        return part.of_population(population, self.dataset)
+
+    def of_population(self, population: Population, whole: MapDataset | None) -> Candidate:
+        """Return the candidate as a random draw from a population.
+
+        Args:
+            population: What is known of all examples.
+            whole: All examples; None if they cannot be read again.
+        """
+        notes = (*self.notes, population.note)
+        return dataclasses.replace(self, population=population, whole=whole, notes=notes)
+
     def positions_in(self, other: Candidate) -> NDArray[np.int64]:
         """Return where in another candidate, of which this one is a part, the examples are.
 
@@ -186,6 +227,8 @@ class Candidate(Examples):
             dataset=_Subset(self.dataset, positions),
             view=self.selector,
             example_scores={key: scores[positions] for key, scores in self.example_scores.items()},
+            population=None,
+            whole=None,
         )
 
 

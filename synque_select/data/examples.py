@@ -292,6 +292,11 @@ class Examples:
         """SHA-256 of all views in their order, in hexadecimal."""
         return hashlib.sha256(self.digests.tobytes()).hexdigest()
 
+    @property
+    def content(self) -> tuple[str, ...]:
+        """The name and hashes of all that scores depend on, for keys of cached results."""
+        return self.name, self.sha256
+
 
 def without_format(dataset: object) -> MapDataset | None:
     """Return a dataset with the columns that its format or transform hides; None if there is none.

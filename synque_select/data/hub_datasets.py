@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ from synque_select.data.readers import reader_key
 from synque_select.errors import DataError
 from synque_select.utils.wording import one_line
 
-__all__ = ["HubId", "hub_id", "load_hub"]
+__all__ = ["HubId", "hub_commit", "hub_id", "load_hub"]
 
 _PREFIX = "hub:"
 _TIMEOUT_S = 5.0
@@ -88,14 +88,16 @@ def hub_id(text: str) -> HubId | None:
     return HubId(match["id"], match["config"], match["revision"], match["split"], text)
 
 
-def load_hub(name: HubId) -> Any:
+def load_hub(name: HubId, *, streaming: bool = False) -> Any:
     """Load a dataset from the Hub, or from the local cache without a network.
 
     Args:
         name: The dataset.
+        streaming: Whether examples are read when they are asked for, instead of a download of all.
 
     Returns:
-        A `datasets.Dataset`, or a `DatasetDict` of its splits.
+        A `datasets.Dataset`, or a `DatasetDict` of its splits; if it is streamed, an
+        `IterableDataset` or an `IterableDatasetDict`.
 
     Raises:
         DataError: It cannot be loaded; the message says what was tried.
@@ -103,7 +105,9 @@ def load_hub(name: HubId) -> Any:
     from datasets import load_dataset
 
     places = [name.id] if name.config is None else [name.id, name.config]
-    options = {"revision": name.revision, "split": name.split}
+    options: dict[str, Any] = {"revision": name.revision, "split": name.split}
+    if streaming:
+        options["streaming"] = True
     try:
         with _asked_once(name.id):
             return load_dataset(*places, **{k: v for k, v in options.items() if v is not None})
@@ -113,6 +117,15 @@ def load_hub(name: HubId) -> Any:
         raise DataError(
             f"{name.given}: {no_file}the Hub dataset {name.id!r} could not be loaded: {reason}"
         ) from error
+
+
+def hub_commit(name: HubId) -> str | None:
+    """Return the commit that a dataset is read from; None if the Hub cannot be asked."""
+    from huggingface_hub import HfApi
+
+    with suppress(Exception):  # what the client raises without a network differs by version
+        return HfApi().dataset_info(name.id, revision=name.revision, timeout=_TIMEOUT_S).sha
+    return None
 
 
 @contextmanager

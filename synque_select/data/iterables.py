@@ -54,7 +54,14 @@ from synque_select.utils.wording import counted
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["MAX_EXAMPLES", "is_iterable", "is_map_style", "open_stored", "store_iterable"]
+__all__ = [
+    "MAX_EXAMPLES",
+    "is_iterable",
+    "is_map_style",
+    "open_stored",
+    "read_examples",
+    "store_iterable",
+]
 
 MAX_EXAMPLES = 1_000_000
 _FORMAT_VERSION = 4
@@ -288,12 +295,13 @@ def _spool(name: str, examples: Iterable[object], spool: _Spool) -> tuple[_Layou
     layout: _Layout | None = None
     width = 0
     hashed = hashlib.sha256()
-    for number, example in enumerate(_read(name, examples)):
+    for number, example in enumerate(read_examples(name, examples)):
         where = f"{name}, example {number} (counted from 0)"
         if number == MAX_EXAMPLES:
             raise DataError(
                 f"{name}: the iterable yields more than {MAX_EXAMPLES:,} examples; it must be "
-                "finite: give a part of it (.take(n), itertools.islice) or a file"
+                "finite: draw from it (reservoir=, --reservoir), or give a part of it (.take(n), "
+                "itertools.islice) or a file"
             )
         shape, fields = _fields(example, where)
         layout = layout or _Layout(shape, _kinds(fields), [*fields], _classes(examples))
@@ -319,7 +327,16 @@ def _spool(name: str, examples: Iterable[object], spool: _Spool) -> tuple[_Layou
     return layout, hashed.hexdigest()
 
 
-def _read(name: str, examples: Iterable[object]) -> Iterator[object]:
+def read_examples(name: str, examples: Iterable[object]) -> Iterator[object]:
+    """Yield the examples of an iterable, with progress.
+
+    Args:
+        name: Name of the dataset, for error messages and the progress bar.
+        examples: The iterable.
+
+    Raises:
+        DataError: The iterable raises; the message names the example.
+    """
     number = 0
     try:
         for example in ProgressBar(

@@ -47,11 +47,11 @@ def left_out_messages(candidates: Sequence[Candidate], real: RealSample) -> tupl
                 f"{counted(len(part), 'example')}. Proxies count them as they are."
             )
     for candidate in candidates:
-        n_missing = 0 if candidate.label is None else candidate.labels.count(NO_LABEL)
+        n_missing, n = _n_without_label(candidate)
         if n_missing:
             messages.append(
                 f"{candidate.name}: no label (null, NaN or blank) for {n_missing:,} of "
-                f"{counted(len(candidate), 'example')}. Neither transfer nor a check of labels "
+                f"{counted(n, 'example')}. Neither transfer nor a check of labels "
                 "counts them."
             )
         nulls = Counter(() if candidate.label is None else candidate.labels)
@@ -70,6 +70,16 @@ def left_out_messages(candidates: Sequence[Candidate], real: RealSample) -> tupl
                 f"written, are one class: {listed(shown)}."
             )
     return (*messages, *_class_number_messages(candidates))
+
+
+def _n_without_label(candidate: Candidate) -> tuple[int, int]:
+    """Return how many examples have no label, and of how many: of all, if these were counted."""
+    if candidate.label is None:
+        return 0, len(candidate)
+    population = candidate.population
+    if population is not None and population.labels is not None:
+        return population.labels.get(NO_LABEL, 0), population.n
+    return candidate.labels.count(NO_LABEL), len(candidate)
 
 
 def _note_messages(parts: Sequence[Examples]) -> list[str]:

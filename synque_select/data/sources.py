@@ -21,7 +21,7 @@ from synque_select.data.examples import Examples, MapDataset
 from synque_select.data.families import FamilySpec, candidate_families
 from synque_select.data.frames import dataset_of_frame, is_frame
 from synque_select.data.groups import GroupSelector
-from synque_select.data.hub_datasets import HubId, hub_id, load_hub
+from synque_select.data.hub_datasets import HubId, hub_commit, hub_id, load_hub
 from synque_select.data.images import (
     IMAGE_SUFFIXES,
     ImageFolder,
@@ -30,6 +30,7 @@ from synque_select.data.images import (
     subfolders,
 )
 from synque_select.data.iterables import is_iterable, open_stored, store_iterable
+from synque_select.data.population import ReservoirOptions
 from synque_select.data.readers import (
     READERS,
     is_data_file,
@@ -39,6 +40,7 @@ from synque_select.data.readers import (
     reader_suffixes,
     split_reader,
 )
+from synque_select.data.reservoir import drawn_candidate, streamed_candidate
 from synque_select.data.selectors import text_fields
 from synque_select.data.shards import (
     SPLIT_NAMES,
@@ -54,7 +56,7 @@ from synque_select.data.tables import open_saved, unnamed_files
 from synque_select.data.tar_reader import TarImages
 from synque_select.data.views import Selector
 from synque_select.errors import ConfigError, DataError
-from synque_select.utils.file_state import FileState
+from synque_select.utils.file_state import FileState, settled_state
 from synque_select.utils.text_files import check_regular, valid_name
 from synque_select.utils.unicode_forms import normalized
 from synque_select.utils.wording import counted, listed, one_line
@@ -85,6 +87,7 @@ class _Source(NamedTuple):
     path: Path | None = None
     is_named: bool = False
     has_splits: bool = False
+    identity: tuple[object, ...] = ()  # with a reservoir: what tells whether the data has changed
 
 
 def load_candidates(
@@ -95,6 +98,8 @@ def load_candidates(
     names: Sequence[str] | None = None,
     family: FamilySpec | None = None,
     split: str | None = None,
+    reservoir: int | None = None,
+    seed: int = 0,
 ) -> list[Candidate]:
     """Load candidate synthetic datasets.
 
@@ -131,6 +136,11 @@ def load_candidates(
             is its family, or a mapping from names to families.
         split: The split of datasets that have several; None for "train". Other sources are read
             whole.
+        reservoir: Number of examples that are drawn at random from each larger candidate, for
+            proxies to score; None for all. One pass over all examples counts them, their n-grams
+            and their labels. Iterables may then have any length and are not stored, and Hub
+            datasets are streamed. Training still draws from all examples.
+        seed: Random seed for the reservoir, not negative.
 
     Returns:
         The candidates, in the order given; those from a glob or a folder are sorted by name.
@@ -138,16 +148,18 @@ def load_candidates(
     Raises:
         DataError: A file, line, field or example is not usable; the message names it.
         ConfigError: Two candidates have the same name, the number of names does not match,
-            candidates are of different modalities, `family` matches none of them, or a split is
-            asked for and no source has any.
+            candidates are of different modalities, `family` matches none of them, a split is
+            asked for and no source has any, or `reservoir` is below 100.
 
     Example:
         >>> a, b = load_candidates({"a": ["x", "y"], "b": [{"text": "z"}, {"text": "w"}]})
         >>> a.views[1], b.views[0]
         ('y', 'z')
     """
+    drawn = ReservoirOptions.of(reservoir, seed)
     with _permission_said():
-        sources = list(_candidate_sources(source, _How(text_fields(view), split)))
+        how = _How(text_fields(view), split, drawn is not None)
+        sources = list(_candidate_sources(source, how))
     if split is not None and not any(part.has_splits for part in sources):
         raise ConfigError(
             f"split={split!r}: no candidate has splits; leave it out, or give real_split= "
@@ -156,14 +168,14 @@ def load_candidates(
     if names is not None:
         sources = _renamed(sources, names)
     sources = _distinct(sources)
-    candidates = [_build(Candidate, part, view, label) for part in sources]
+    candidates = [_candidate(part, view, label, drawn) for part in sources]
     _check_one_modality(candidates)
     if family is None:
         return candidates
     families = candidate_families([candidate.name for candidate in candidates], family)
     grouped = [replace(candidate, family=families[candidate.name]) for candidate in candidates]
     return [
-        keep_digests(candidate, part.state)
+        candidate if candidate.population is not None else keep_digests(candidate, part.state)
         for candidate, part in zip(grouped, sources, strict=True)
     ]
 
@@ -275,10 +287,11 @@ def _permission_said() -> Iterator[None]:
 
 
 class _How(NamedTuple):
-    """How files are read: which fields stay texts, and which split is chosen."""
+    """How files are read: which fields stay texts, which split is chosen, what may be a stream."""
 
     as_text: frozenset[str]
     split: str | None
+    streams: bool = False
 
 
 def _candidate_sources(source: Any, how: _How) -> Iterator[_Source]:
@@ -372,6 +385,7 @@ def _read_group(group: FileGroup, where: Path, how: _How) -> _Source:
         notes=(*(note for source in sources for note in source.notes), *group.notes),
         path=group.files[0],
         has_splits=group.has_splits,
+        identity=_identities(sources),
     )
 
 
@@ -403,7 +417,7 @@ def _one_source(source: Any, name: str, how: _How) -> _Source:
         _check_paths_differ(name, source)
         sources = [_one_path(path, name, how) for path in source]
         return _joined(name, sources)
-    if is_iterable(source):
+    if is_iterable(source) and not how.streams:
         source = open_stored(store_iterable(name, source))
     return _Source(name, cast(MapDataset, source))
 
@@ -430,6 +444,11 @@ def _joined(name: str, sources: Sequence[_Source]) -> _Source:
     """Return several sources one after another as one."""
     if len(sources) == 1:
         return sources[0]
+    if any(is_iterable(source.dataset) for source in sources):
+        raise ConfigError(
+            f"{name}: datasets that are streamed cannot be joined: give each as a candidate, or "
+            "leave reservoir (--reservoir) out"
+        )
     shown = listed([source.source or source.name for source in sources])
     note = f"{counted(len(sources), 'part')} are read as one dataset ({shown})"
     return _Source(
@@ -439,7 +458,14 @@ def _joined(name: str, sources: Sequence[_Source]) -> _Source:
         sources[0].view,
         sources[0].label,
         notes=(*(note for source in sources for note in source.notes), note),
+        identity=_identities(sources),
     )
+
+
+def _identities(sources: Sequence[_Source]) -> tuple[object, ...]:
+    """Return what tells whether the data of any source has changed; () if nothing does for one."""
+    parts = tuple(source.identity for source in sources)
+    return parts if all(parts) else ()
 
 
 def _are_splits(source: object) -> TypeGuard[Mapping[str, Any]]:
@@ -615,7 +641,7 @@ def _read(path: Path, how: _How, reader: str | None = None) -> _Source:
     """Read a file or a folder as one dataset."""
     if reader is not None or not path.is_dir():
         check_regular(_existing(path))
-        return _from_file(path, how.as_text, reader)
+        return _from_file(path, how, reader)
     name = valid_name(path.resolve().name)
     if _is_saved(path):
         saved = _chosen(str(path), open_saved(path), how)
@@ -637,9 +663,14 @@ def _read(path: Path, how: _How, reader: str | None = None) -> _Source:
 
 
 def _from_hub(name: HubId, how: _How) -> _Source:
-    loaded = _chosen(name.source, load_hub(name), how)
+    # a slice of a split, such as "train[:200]", has a length and cannot be streamed
+    streams = how.streams and "[" not in (name.split or "")
+    loaded = _chosen(name.source, load_hub(name, streaming=streams), how)
     end = f"#{how.split}" if loaded.has_splits and how.split else ""
-    return loaded._replace(name=name.name, source=name.source + end)
+    source = name.source + end
+    commit = hub_commit(name) if streams else None
+    identity = () if commit is None else (source, commit)
+    return loaded._replace(name=name.name, source=source, identity=identity)
 
 
 def _chosen(where: str, loaded: Any, how: _How) -> _Source:
@@ -651,7 +682,7 @@ def _chosen(where: str, loaded: Any, how: _How) -> _Source:
     return _Source(where, loaded[used], notes=notes, has_splits=True)
 
 
-def _from_file(path: Path, as_text: frozenset[str], reader: str | None) -> _Source:
+def _from_file(path: Path, how: _How, reader: str | None) -> _Source:
     key = reader or reader_key(path)
     if key is None and path.suffix.lower() in IMAGE_SUFFIXES:
         raise DataError(f"{path}: one image; allowed is the folder of images, {path.parent}")
@@ -666,7 +697,10 @@ def _from_file(path: Path, as_text: frozenset[str], reader: str | None) -> _Sour
         )
     # a reader of the user's own may have changed while the file has not
     state = large_file_state(path) if READERS.is_built_in(key) else None
-    dataset = read_file(path, key, as_text)
+    identity: tuple[object, ...] = ()
+    if how.streams and READERS.is_built_in(key):
+        identity = (str(path.resolve()), settled_state(path), sorted(how.as_text))
+    dataset = read_file(path, key, how.as_text)
     # a list of texts has "text", an object of texts "key" and "text": one field is the view
     columns: object = getattr(dataset, "column_names", None)
     return _Source(
@@ -678,6 +712,7 @@ def _from_file(path: Path, as_text: frozenset[str], reader: str | None) -> _Sour
         state=state,
         notes=_left_out(path, key, columns, dataset),
         path=path,
+        identity=identity,
     )
 
 
@@ -770,6 +805,30 @@ def _check_one_modality(candidates: list[Candidate]) -> None:
             f"candidates: texts and images are mixed: the view of {by_modality['text'].where} is "
             f"a text, that of {by_modality['image'].where} an image"
         )
+
+
+def _candidate(
+    part: _Source,
+    view: Selector | None,
+    label: Selector | None,
+    drawn: ReservoirOptions | None,
+) -> Candidate:
+    identity = part.identity or None
+    if drawn is not None and is_iterable(part.dataset):
+        return streamed_candidate(
+            part.name,
+            part.dataset,
+            drawn,
+            view=part.view if view is None else view,
+            label=part.label if label is None else label,
+            source=part.source,
+            identity=identity,
+            notes=part.notes,
+        )
+    built = _build(Candidate, part, view, label)
+    if drawn is None or built.population is not None:
+        return built
+    return drawn_candidate(built, drawn, identity)
 
 
 def _build(

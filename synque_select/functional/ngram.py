@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterator, Sequence
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypedDict
 
 import numpy as np
 import torch
@@ -20,10 +20,13 @@ from synque_select.functional.segmentation import EMOJI, UNSPACED_SCRIPTS, compo
 
 __all__ = [
     "N_BUCKETS",
+    "GramOptions",
     "HashedNGrams",
     "NGramLevel",
+    "counts_by_hash",
     "expected_log_counts",
     "hash_ngrams",
+    "hash_sizes",
     "hash_tokens",
     "iter_chunks",
     "mixture_log_probabilities",
@@ -37,6 +40,11 @@ __all__ = [
 NGramLevel = Literal["word", "character"]
 N_BUCKETS = 2**14
 
+# what is added to V for further hash functions: a remainder by a number without a common divisor
+# puts other n-grams into one bucket
+_FURTHER_HASHES = (1, 3)
+# above this V the three remainders do not fit into 63 bits, and few n-grams share a bucket
+_MOST_BUCKETS = 2**20
 _CHUNK_TEXTS = 4096
 _CHUNK_BUCKETS = 4096
 # trapezoid rule of the expected logarithm: its step, and the size of the integrand below which
@@ -54,6 +62,14 @@ _MIX_2 = np.uint64(0x94D049BB133111EB)
 _SPACE, _WORD, _OTHER, _UNSPACED, _MARK, _NOT_SEEN = 0, 1, 2, 3, 4, 5
 # above this expected count the second-order expansion is correct to 3 decimals
 _EXACT_UP_TO = 50.0
+
+
+class GramOptions(TypedDict):
+    """Which n-grams are counted; see `hash_ngrams`."""
+
+    level: NGramLevel
+    max_order: int
+    n_buckets: int
 
 
 class HashedNGrams(NamedTuple):
@@ -290,6 +306,54 @@ def ngram_counts(
         ngrams = hash_ngrams(chunk, level=level, max_order=max_order, n_buckets=n_buckets)
         counts += torch.bincount(ngrams.buckets, minlength=n_buckets)
     return counts.double()
+
+
+def hash_sizes(n_buckets: int) -> tuple[int, ...]:
+    """Return the number of buckets of each hash function of `counts_by_hash`, the given one first.
+
+    Further functions show how much a score depends on which n-grams share a bucket.
+
+    Args:
+        n_buckets: V, the number of buckets of the first function.
+
+    Example:
+        >>> hash_sizes(16)
+        (16, 17, 19)
+    """
+    further = _FURTHER_HASHES if n_buckets <= _MOST_BUCKETS else ()
+    return (n_buckets, *(n_buckets + step for step in further))
+
+
+def counts_by_hash(
+    texts: Sequence[str],
+    *,
+    level: NGramLevel = "word",
+    max_order: int = 2,
+    n_buckets: int = N_BUCKETS,
+) -> list[torch.Tensor]:
+    """Count the n-grams of all texts under each hash function of `hash_sizes`, reading them once.
+
+    Args:
+        texts: Texts to count; they are read in chunks.
+        level: As for `hash_ngrams`.
+        max_order: As for `hash_ngrams`.
+        n_buckets: As for `hash_ngrams`.
+
+    Returns:
+        (V,) int64 counts for each V of `hash_sizes`; those of two sets of texts may be added.
+
+    Example:
+        >>> [int(counts.sum()) for counts in counts_by_hash(["how many", "how many apps"])]
+        [8, 8, 8]
+    """
+    sizes = hash_sizes(n_buckets)
+    totals = [torch.zeros(v, dtype=torch.int64) for v in sizes]
+    for chunk in iter_chunks(texts):
+        # hashed once: the remainder of a remainder by a multiple is the same
+        grams = hash_ngrams(chunk, level=level, max_order=max_order, n_buckets=math.prod(sizes))
+        for total, v in zip(totals, sizes, strict=True):
+            total += torch.bincount(grams.buckets % v, minlength=v)
+    return totals
 
 
 def ngram_log_probabilities(

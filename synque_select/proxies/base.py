@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from synque_select.data.examples import MapDataset
+from synque_select.data.population import Population
 from synque_select.data.views import View
 from synque_select.types.modality import Modality
 
@@ -51,6 +52,8 @@ class ProxyInput:
             labels are never read.
         family: Name of the candidates that come from the same generator and do not judge each
             other's labels; None for a candidate that is a family of its own.
+        population: What is known of all examples, if those here were drawn from them at random;
+            None if these are all.
     """
 
     name: str
@@ -62,9 +65,15 @@ class ProxyInput:
     groups: NDArray[np.int64] | None = None
     labels: Sequence[str] | None = None
     family: str | None = None
+    population: Population | None = None
 
     def __len__(self) -> int:
         return len(self.digests)
+
+    @property
+    def n_all(self) -> int:
+        """Number of all examples, also of those that were not drawn."""
+        return len(self) if self.population is None else self.population.n
 
 
 @dataclass(frozen=True, eq=False)

@@ -78,7 +78,7 @@ class BaselineSize(_Baseline):
 
     def measure(self, candidate: ProxyInput) -> float:
         """Return N, the number of examples."""
-        return float(len(candidate))
+        return float(candidate.n_all)
 
 
 class BaselineDistinct(_Baseline):
@@ -136,6 +136,8 @@ class BaselineEntropy(_TextBaseline):
         # the baseline to beat: on the released text2sql and sentiment data it is level with PAD and
         # MMD. The plug-in estimate is too low for small candidates, which is not corrected,
         # because a baseline may benefit from the size
+        if candidate.population is not None and candidate.population.ngrams:
+            return float(ngram_entropy(torch.from_numpy(candidate.population.ngrams[0])))
         return float(ngram_entropy(ngram_counts(cast("Sequence[str]", candidate.views))))
 
 

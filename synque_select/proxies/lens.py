@@ -116,7 +116,7 @@ class Lens(BaseProxy):
         # weights need no new answers. With `split_real`, only the half that debiases has weights
         def resample(weights: torch.Tensor) -> torch.Tensor:
             columns = [
-                self._resample(judged[c.name], weights[:, run.normalising], len(c), seed)
+                self._resample(judged[c.name], weights[:, run.normalising], c.n_all, seed)
                 for c in candidates
             ]
             return torch.stack(columns, dim=1)

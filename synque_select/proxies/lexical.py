@@ -12,9 +12,12 @@ import torch
 from synque_select.errors import ConfigError
 from synque_select.functional.ngram import (
     N_BUCKETS,
+    GramOptions,
     HashedNGrams,
     NGramLevel,
+    counts_by_hash,
     hash_ngrams,
+    hash_sizes,
     iter_chunks,
     mixture_log_probabilities,
     ngram_counts,
@@ -28,11 +31,6 @@ from synque_select.utils.wording import listed
 
 __all__ = ["NGram"]
 
-# what is added to V for further hash functions: a remainder by a number without a common divisor
-# puts other n-grams into one bucket
-_FURTHER_HASHES = (1, 3)
-# above this V the three remainders do not fit into 63 bits, and few n-grams share a bucket
-_MOST_BUCKETS = 2**20
 # texts of a part that are read to find out whether they have words
 _MOST_LOOKED_AT = 1000
 
@@ -115,7 +113,7 @@ class NGram(BaseProxy):
         self, real: ProxyInput, candidates: Sequence[ProxyInput], *, seed: int, device: torch.device
     ) -> ProxyScores:
         """Score the candidates on the CPU; nothing is random, so `seed` is not used."""
-        sizes = self._hash_sizes()
+        sizes = hash_sizes(self.n_buckets)
         by_hash = _by_hash(self._hash(cast("Sequence[str]", real.views), math.prod(sizes)), sizes)
         grams = by_hash[0]
         if len(grams.buckets) == 0:
@@ -124,12 +122,12 @@ class NGram(BaseProxy):
             return ProxyScores(nothing, messages=(message,), reliable=False)
         # the larger a candidate, the fewer real n-grams are unseen, whatever its quality: all
         # candidates are compared at the size of the smallest
-        size = min(len(candidate) for candidate in candidates)
+        size = min(map(self._size, candidates))
         counts, columns, further = [], [], []
         for candidate in candidates:
-            counted = self._counts(candidate, sizes)
+            counted = self._counts(candidate)
             texts = [
-                sum_by_text(part, self._model(n, size / len(candidate)))
+                sum_by_text(part, self._model(n, size / self._size(candidate)))
                 for part, n in zip(by_hash, counted, strict=True)
             ]
             counts.append(counted[0])
@@ -152,7 +150,7 @@ class NGram(BaseProxy):
             resample=Contributions(-likelihood, counts=n_grams),
             spread=_spread(torch.stack(further, dim=2) / n_grams.sum()),
             example_scores=example_scores,
-            messages=_empty_message(empty) + _unsplit_message(unsplit),
+            messages=_empty_message(empty) + _unsplit_message(unsplit) + self._drawn(candidates),
             # where only candidates have no words, they are unlike the real sample, as scored
             reliable=real.name not in unsplit,
             mixture=self._mixture(grams, candidates, counts.__getitem__),
@@ -175,12 +173,12 @@ class NGram(BaseProxy):
         counts: Callable[[int], torch.Tensor],
     ) -> Callable[[torch.Tensor], float]:
         """Return the score of mixtures, from the n-grams of the real sample and the counts."""
-        size = min(len(candidate) for candidate in candidates)
+        size = min(map(self._size, candidates))
 
         def mixture(weights: torch.Tensor) -> float:
             # n-gram counts of a mixture are the sum of its parts' counts, so no text is read again
             used = weights.nonzero().flatten().tolist()
-            shares = [float(weights[k]) * size / len(candidates[k]) for k in used]
+            shares = [float(weights[k]) * size / self._size(candidates[k]) for k in used]
             model = mixture_log_probabilities(
                 torch.stack([counts(k) for k in used]),
                 torch.tensor(shares, dtype=torch.float64),
@@ -197,32 +195,48 @@ class NGram(BaseProxy):
         texts = [cast("Sequence[str]", part.views[:_MOST_LOOKED_AT]) for part in parts]
         return [p.name for p, some in zip(parts, texts, strict=True) if is_unsplit(some)]
 
-    def _hash_sizes(self) -> tuple[int, ...]:
-        """Return the number of buckets of each hash function, that of the scores first."""
-        further = _FURTHER_HASHES if self.n_buckets <= _MOST_BUCKETS else ()
-        return (self.n_buckets, *(self.n_buckets + step for step in further))
+    def _grams(self) -> GramOptions:
+        return {"level": self.level, "max_order": self.max_order, "n_buckets": self.n_buckets}
 
     def _hash(self, texts: Sequence[str], n_buckets: int) -> HashedNGrams:
         return hash_ngrams(texts, level=self.level, max_order=self.max_order, n_buckets=n_buckets)
 
-    def _counts(self, part: ProxyInput, sizes: Sequence[int]) -> list[torch.Tensor]:
+    def _counts(self, part: ProxyInput) -> list[torch.Tensor]:
         """Return the counts of the buckets under each hash function, (V,) float64 each."""
-        totals = [torch.zeros(v, dtype=torch.int64) for v in sizes]
-        for chunk in iter_chunks(cast("Sequence[str]", part.views)):
-            # the texts are read once: the remainder of a remainder by a multiple is the same
-            for total, grams in zip(
-                totals, _by_hash(self._hash(chunk, math.prod(sizes)), sizes), strict=True
-            ):
-                total += torch.bincount(grams.buckets, minlength=len(total))
-        return [total.double() for total in totals]
+        counts = self._exact_counts(part)
+        if counts is None:
+            counts = counts_by_hash(cast("Sequence[str]", part.views), **self._grams())
+        return [count.double() for count in counts]
+
+    def _exact_counts(self, part: ProxyInput) -> list[torch.Tensor] | None:
+        """Return the counts over all examples of which `part` was drawn, if these are its model."""
+        if part.population is None or not part.population.has_ngrams(**self._grams()):
+            return None
+        return [torch.from_numpy(counts) for counts in part.population.ngrams]
+
+    def _drawn(self, candidates: Sequence[ProxyInput]) -> tuple[str, ...]:
+        """Say where n-grams of other kinds than were counted over all examples are compared."""
+        names = [
+            part.name
+            for part in candidates
+            if part.population is not None and self._exact_counts(part) is None
+        ]
+        if not names:
+            return ()
+        return (
+            f"ngram compares the n-grams of the drawn examples of {listed(names)}: only words and "
+            f"pairs of words in {N_BUCKETS:,} buckets, the default, are counted over all",
+        )
+
+    def _size(self, part: ProxyInput) -> int:
+        """Return the number of examples whose n-grams are counted."""
+        return len(part) if self._exact_counts(part) is None else part.n_all
 
     def _count(self, part: ProxyInput) -> torch.Tensor:
-        return ngram_counts(
-            cast("Sequence[str]", part.views),
-            level=self.level,
-            max_order=self.max_order,
-            n_buckets=self.n_buckets,
-        )
+        exact = self._exact_counts(part)
+        if exact is not None:
+            return exact[0].double()
+        return ngram_counts(cast("Sequence[str]", part.views), **self._grams())
 
     def _model(self, counts: torch.Tensor, share: float) -> torch.Tensor:
         # a few thousand counts of small numbers: on a GPU, starting the work would take longer

@@ -273,7 +273,7 @@ def mmd_optimal_mixture(
     real, *sides = (side.float() for side in scoring.embeddings("an MMD-optimal mixture"))
     used = [side for side, c in zip(sides, scoring.candidates, strict=True) if c in pool]
     quadratic, contributions = _kernel_means(real, used, scoring.seed)
-    upper = _caps([len(c) for c in pool], budget, max_repeats)
+    upper = _caps([c.n_all for c in pool], budget, max_repeats)
     chosen, how = _best_subset(quadratic, contributions.mean(dim=0), upper, top_k)
     redrawn = multinomial_weights(len(real), n_resamples, scoring.seed, scoring.groups)
     linear = redrawn @ contributions

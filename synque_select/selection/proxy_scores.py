@@ -10,6 +10,7 @@ import torch
 
 from synque_select.errors import ConfigError, ProxyError
 from synque_select.proxies.base import BaseProxy, ProxyInput, ProxyScores
+from synque_select.selection.sampling_error import with_sampling_error
 from synque_select.utils.memory import is_out_of_memory
 from synque_select.utils.process_state import free_device_memory, preserved_state
 from synque_select.utils.wording import one_line
@@ -80,6 +81,18 @@ def score_by(
     Raises:
         ProxyError: The proxy returned something else than a score per candidate.
     """
+    scores = _scored(proxy, inputs, seed, device)
+    # judges read a part of a candidate anyway, and their scores have an error of their own
+    if proxy.family == "lens":
+        return scores
+    return with_sampling_error(
+        scores, inputs, lambda parts: _scored(proxy, parts, seed, device).values, seed
+    )
+
+
+def _scored(
+    proxy: BaseProxy, inputs: Sequence[ProxyInput], seed: int, device: torch.device
+) -> ProxyScores:
     real, candidates = inputs[0], inputs[1:]
     with preserved_state():  # it may also be called later, when the example scores are asked for
         scores: object = within_memory(

@@ -194,8 +194,8 @@ def _decided(ranking: Ranking, evidence: Evidence, scoring: Scoring) -> Ranking:
     rows = [
         RankedCandidate(
             name=part.candidate.name,
-            n=len(part.candidate),
-            sha256=part.candidate.sha256,
+            n=part.candidate.n_all,
+            sha256=part.candidate.sha256_of_all,
             scores={key: ProxyScore(math.nan) for key in columns.scores},
             ranks={key: math.nan for key in columns.ranks},
         )
@@ -402,7 +402,7 @@ def _rows(
     return tuple(
         RankedCandidate(
             name=candidate.name,
-            n=len(candidate),
+            n=candidate.n_all,
             sha256=scoring.sha256[i],
             scores={key: column[i] for key, column in scores.items()},
             ranks={key: float(column[i]) for key, column in ranks.items()},
@@ -622,10 +622,10 @@ def content_differences(
     """
     here = [(row, candidates[row.name]) for row in rows]
     return [
-        f"{row.name}: {candidate.where} has {counted(len(candidate), 'example')} with sha256 "
-        f"{candidate.sha256[:12]}…, the ranking saw {row.n} with {row.sha256[:12]}…"
+        f"{row.name}: {candidate.where} has {counted(candidate.n_all, 'example')} with sha256 "
+        f"{candidate.sha256_of_all[:12]}…, the ranking saw {row.n} with {row.sha256[:12]}…"
         for row, candidate in here
-        if candidate.sha256 != row.sha256
+        if candidate.sha256_of_all != row.sha256
     ]
 
 

@@ -55,7 +55,7 @@ def ranking_path(
     """
     parts = {
         "format": _FORMAT,
-        "candidates": [(c.name, c.sha256) for c in candidates],
+        "candidates": [c.content for c in candidates],
         "real": [real.sha256, real.groups_sha256],
         "proxies": [(p.key, dict(p.options()), _code_of(type(p))) for p in suite],
         "options": options,

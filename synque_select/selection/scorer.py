@@ -113,6 +113,7 @@ class RankOptions(ComputeOptions, total=False):
     real_view: Selector | None
     split: str | None
     real_split: str | None
+    reservoir: int | None
     gaps: bool
     sample_size_analysis: bool
     label_filter: LabelFilterChoice
@@ -162,9 +163,11 @@ def rank(
             author, session or page; see `load_real`. None groups exact and near duplicates.
         **options: `real_view`, the view of the real sample if it has another one; `split` of
             datasets that have several, by default "train", and `real_split` for the real sample
-            alone; `gaps`, whether to look for real
-            examples that no candidate covers, and `sample_size_analysis`, whether more real
-            examples would change the selection, both in `ranking.findings`; `label_filter` ("off",
+            alone; `reservoir`, the number of examples that are drawn at random from each larger
+            candidate, for proxies to score (None for all), see `load_candidates`; `gaps`, whether
+            to look for real examples that no candidate covers, and `sample_size_analysis`, whether
+            more real examples would change the selection, both in `ranking.findings`;
+            `label_filter` ("off",
             "auto" or a share of votes) and `relabel`, see `Scorer`; `answers`, a file of
             `synque-select ask` with labels of real examples, the only ones that are ever read;
             `seed` (default 0) for everything that is drawn; `device` for encoding and scoring, None
@@ -214,7 +217,7 @@ def rank(
     asked = {name: value for name, value in given.items() if value is not None}
     call = info_of_call("rank", {"candidates": candidates, "real": real}, **asked, **options)
     real_view, split = options.pop("real_view", None), options.pop("split", None)
-    real_split = options.pop("real_split", None)
+    real_split, reservoir = options.pop("real_split", None), options.pop("reservoir", None)
     gaps = options.pop("gaps", False)
     sample_sizes = options.pop("sample_size_analysis", False)
     scorer = Scorer(
@@ -226,12 +229,20 @@ def rank(
         keep_models=True,
         **cast("ComputeOptions", options),
     )
-    loaded = load_candidates(candidates, view=view, label=label, family=family, split=split)
+    loaded = load_candidates(
+        candidates,
+        view=view,
+        label=label,
+        family=family,
+        split=split,
+        reservoir=reservoir,
+        seed=scorer.seed,
+    )
     sample_view = view if real_view is None else real_view
     sample = load_real(
         real, view=sample_view, real_groups=real_groups, split=split, real_split=real_split
     )
-    read_with: Mapping[str, Json] = {"family": family}
+    read_with: Mapping[str, Json] = {"family": family, "reservoir": reservoir}
     ranking = scorer.prepare(loaded, sample, read_with).ranking_with_findings(
         gaps=gaps, sample_size_analysis=sample_sizes
     )

@@ -50,7 +50,7 @@ class Scoring:
         scores: Proxy key to scores, (K,) in the order of `candidates`.
         seconds: Proxy key to wall time of scoring, also if the scores come from an earlier run.
         real_sha256: Content hash of the real sample.
-        sha256: Content hash of each candidate.
+        sha256: Content hash of each candidate, of all examples if some were drawn.
         encoder: The encoder of the embeddings; None if no proxy uses any.
         n_encoded: Number of views that were encoded; the others came from the cache.
         seed: Random seed.
@@ -172,7 +172,7 @@ def score(
         scores=scores,
         seconds=seconds,
         real_sha256=real.sha256,
-        sha256=tuple(c.sha256 for c in candidates),
+        sha256=tuple(c.sha256_of_all for c in candidates),
         encoder=encoded.info,
         n_encoded=encoded.n_encoded,
         seed=seed,
@@ -258,7 +258,7 @@ def data_key(candidates: Sequence[Candidate], real: RealSample, seed: int) -> di
         seed: Random seed.
     """
     return {
-        "sets": [(e.name, e.sha256) for e in (real, *candidates)],
+        "sets": [e.content for e in (real, *candidates)],
         "groups": real.groups_sha256,
         "seed": seed,
     }
@@ -337,7 +337,13 @@ def _input(examples: Examples, embeddings: torch.Tensor | None, with_labels: boo
     if not isinstance(examples, Candidate):
         return seen
     labels = examples.labels if with_labels and examples.label is not None else None
-    return replace(seen, records=examples.dataset, labels=labels, family=examples.family)
+    return replace(
+        seen,
+        records=examples.dataset,
+        labels=labels,
+        family=examples.family,
+        population=examples.population,
+    )
 
 
 def _scores(

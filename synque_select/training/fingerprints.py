@@ -32,7 +32,7 @@ class Fingerprints:
     def of(self, candidate: Candidate) -> Fingerprint:
         """Return the fingerprint of a candidate; "sha256" is None until it has been computed."""
         if candidate.name not in self._known:
-            self._known[candidate.name] = (len(candidate), _sample_sha256(candidate))
+            self._known[candidate.name] = (candidate.n_all, _sample_sha256(candidate))
         n, sample = self._known[candidate.name]
         # a ranking computes the hash of the whole content
         return {"n": n, "sample": sample, "sha256": vars(candidate).get("sha256")}

@@ -38,6 +38,7 @@ PARTS = (
     "iterables",
     "rankings",
     "scores",
+    "streams",
     "tables",
 )
 _LEASES = ".in-use"
