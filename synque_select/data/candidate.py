@@ -26,9 +26,10 @@ from synque_select.data.label_sets import (
 )
 from synque_select.data.plain_rows import PlainRows, plain_rows
 from synque_select.data.population import Population
-from synque_select.errors import ConfigError, did_you_mean
+from synque_select.errors import ConfigError, DataError, did_you_mean
+from synque_select.utils.wording import listed
 
-__all__ = ["Candidate", "RealSample"]
+__all__ = ["Candidate", "RealSample", "check_not_drawn"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +61,23 @@ class Candidate(Examples):
     def n_all(self) -> int:
         """Number of all examples, also of those that were not drawn to be scored."""
         return len(self) if self.population is None else self.population.n
+
+    @property
+    def all_examples(self) -> MapDataset | PlainRows:
+        """All examples, to train on.
+
+        Raises:
+            DataError: They were those of an iterator, which cannot be read again.
+        """
+        if self.population is None:
+            return self._rows
+        if self.whole is None:
+            raise DataError(
+                f"{self.where}: {self.population.n:,} examples were read from an iterator, which "
+                "can be read only once: to train on them, give a dataset whose iter() starts from "
+                "the beginning, such as an IterableDataset, or a file"
+            )
+        return self.whole
 
     @property
     def content(self) -> tuple[str, ...]:
@@ -229,6 +247,24 @@ class Candidate(Examples):
             example_scores={key: scores[positions] for key, scores in self.example_scores.items()},
             population=None,
             whole=None,
+        )
+
+
+def check_not_drawn(candidates: Sequence[Candidate], what: str) -> None:
+    """Refuse candidates of which only some examples were drawn.
+
+    Args:
+        candidates: The candidates.
+        what: What needs all examples, for the message.
+
+    Raises:
+        ConfigError: Of a candidate, only some examples were drawn.
+    """
+    names = [candidate.name for candidate in candidates if candidate.population is not None]
+    if names:
+        raise ConfigError(
+            f"{what} needs all examples in the ranking, and of {listed(names)} some were drawn: "
+            "leave reservoir (--reservoir) out, or raise it"
         )
 
 

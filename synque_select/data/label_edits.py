@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from synque_select.data.candidate import Candidate
+from synque_select.data.candidate import Candidate, check_not_drawn
 from synque_select.data.examples import MapDataset
 from synque_select.data.label_sets import class_names, features_of
 from synque_select.errors import ConfigError
@@ -52,6 +52,7 @@ class LabelEdits:
             votes = {i: votes[place] for i, place in enumerate(places) if place in votes}
         if not votes:
             return candidate
+        check_not_drawn([candidate], "the label filter")
         if not self.relabel:
             return candidate.without(sorted(votes))
         if not isinstance(candidate.label, str | int):

@@ -11,9 +11,13 @@ import torch.utils.data._utils.worker as torch_worker
 
 from synque_select.errors import DataError
 
-__all__ = ["WINDOW", "StreamRows"]
+__all__ = ["WINDOW", "StreamError", "StreamRows"]
 
 WINDOW = 1_000
+
+
+class StreamError(DataError):
+    """A stream cannot be read again as it was read before; the message names the example."""
 
 
 class StreamRows:
@@ -91,14 +95,14 @@ class StreamRows:
                 row = next(self._iterator)
         except StopIteration:
             position, self._iterator = self._at, None
-            raise DataError(
+            raise StreamError(
                 f"{self._where}: the stream ended after {position:,} examples, but had {self._n:,} "
                 "when they were counted; it must yield the same examples each time, in every "
                 "process"
             ) from None
         except Exception as error:  # a user's dataset may raise anything
             position, self._iterator = self._at, None
-            raise DataError(
+            raise StreamError(
                 f"{self._where}, example {position} (counted from 0): reading it failed: "
                 f"{type(error).__name__}: {error}"
             ) from error

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from synque_select.data.candidate import check_not_drawn
 from synque_select.data.sources import load_candidates, load_real
 from synque_select.data.views import Selector
 from synque_select.errors import ConfigError
@@ -110,6 +111,7 @@ class HFMixture:
         self.sampler = MixtureOrder(
             ranked.candidates, ranked.mixture, seed=seed, epoch_length=epoch_length
         )
+        check_not_drawn(ranked.candidates, "HFMixture")
         self.dataset: Dataset = stored_rows(ranked.candidates)
         self.callback = MixtureCallback(self.sampler, ranked)
 

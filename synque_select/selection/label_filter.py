@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from synque_select.data.candidate import Candidate
+from synque_select.data.candidate import Candidate, check_not_drawn
 from synque_select.data.duplicates import content_key
 from synque_select.data.families import judging_families
 from synque_select.data.label_edits import LabelEdits
@@ -141,6 +141,7 @@ def check_filter_data(
             f"label_filter={choice!r} reads the candidates' labels: give label= (--label on the "
             f"command line), the field that holds them. Without it: {', '.join(missing)}"
         )
+    check_not_drawn(candidates, f"label_filter={choice!r}")
     if not needs_embeddings:
         raise ConfigError(
             f"label_filter={choice!r} needs embeddings: add a proxy that uses them, such as pad"

@@ -19,6 +19,7 @@ from synque_select.data.families import FamilySpec
 from synque_select.data.groups import GroupSelector
 from synque_select.data.iterables import open_stored, store_iterable
 from synque_select.data.label_edits import LabelEdits
+from synque_select.data.population import ReservoirOptions
 from synque_select.data.sources import load_candidates, load_real, replace_iterables
 from synque_select.data.views import Selector
 from synque_select.errors import ConfigError, LightningError
@@ -168,6 +169,9 @@ class BaseSynqueDataModule(Generic[TrainerT, DataModuleT]):
             labels; see `load_candidates`.
         split: The split of datasets that have several, for both sides; None for "train".
         real_split: The split of the real sample; None for that of the candidates.
+        reservoir: Number of examples that are drawn at random from each larger candidate, for the
+            ranking; None for all. Training draws from all examples: of an iterable dataset it reads
+            them in their order, window by window of 1,000, which are shuffled.
         mixture: Mixture to train on, a `Mixture` or a mapping from candidate name to weight.
         labeled_real: Labeled real data that is always part of training and never ranked: anything
             that `load_candidates` reads as one candidate. This is not the real sample, whose labels
@@ -220,6 +224,7 @@ class BaseSynqueDataModule(Generic[TrainerT, DataModuleT]):
         real_view: Selector | None = None,
         split: str | None = None,
         real_split: str | None = None,
+        reservoir: int | None = None,
         label: Selector | None = None,
         family: FamilySpec | None = None,
         mixture: Mixture | Mapping[str, float] | None = None,
@@ -246,6 +251,8 @@ class BaseSynqueDataModule(Generic[TrainerT, DataModuleT]):
         self._view, self._label, self._real_groups = view, label, real_groups
         self._real_view = view if real_view is None else real_view
         self._split, self._real_split = split, real_split
+        ReservoirOptions.of(reservoir, seed)  # checked before anything is read
+        self._reservoir = reservoir
         self._family = family
         self._modules = candidate_modules(self, candidates)
         self._candidates: list[Candidate] | None = None
@@ -307,7 +314,13 @@ class BaseSynqueDataModule(Generic[TrainerT, DataModuleT]):
         if self._candidates is None:
             given = with_train_data(self._sources["candidates"], self._modules, self.trainer)
             self._candidates = load_candidates(
-                given, view=self._view, label=self._label, family=self._family, split=self._split
+                given,
+                view=self._view,
+                label=self._label,
+                family=self._family,
+                split=self._split,
+                reservoir=self._reservoir,
+                seed=self._seed,
             )
             # the source may be a generator, which cannot be copied or sent to another process
             self._sources["candidates"] = self._candidates
@@ -847,7 +860,11 @@ class BaseSynqueDataModule(Generic[TrainerT, DataModuleT]):
         trainer, sources = self.trainer, self._sources
         if trainer is None or trainer.world_size == 1 or self._candidates is not None:
             return
-        sources["candidates"] = with_train_data(sources["candidates"], self._modules, trainer)
+        if self._reservoir is not None:  # not stored: each rank reads on its own
+            on_rank_zero(trainer, lambda: len(self.candidates))  # others find what it has counted
+            sources = {name: part for name, part in sources.items() if name != "candidates"}
+        else:
+            sources["candidates"] = with_train_data(sources["candidates"], self._modules, trainer)
         iterables: list[tuple[str, Any]] = []
         for source in sources.values():
             replace_iterables(source, lambda name, data: iterables.append((name, data)))
@@ -856,7 +873,9 @@ class BaseSynqueDataModule(Generic[TrainerT, DataModuleT]):
         stored = on_rank_zero(trainer, lambda: [str(store_iterable(*each)) for each in iterables])
         paths = iter(stored)
         for name, source in list(sources.items()):
-            sources[name] = replace_iterables(source, lambda *_: open_stored(Path(next(paths))))
+            self._sources[name] = replace_iterables(
+                source, lambda *_: open_stored(Path(next(paths)))
+            )
 
     def _template(self) -> TrainLoaders:
         """Return the training loader that the mixture replaces, or whose options it takes."""
@@ -882,7 +901,7 @@ class BaseSynqueDataModule(Generic[TrainerT, DataModuleT]):
         wanted = self._epoch_length
         if wanted is None:  # labeled real data, which is usually small, does not shorten an epoch
             candidates_share = 1 - (self._real_share or 0.0)
-            longest = longest_epoch({c.name: len(c) for c in chosen}, mixture)
+            longest = longest_epoch({c.name: c.n_all for c in chosen}, mixture)
             wanted = int(longest / candidates_share)
         batch_size = options["batch_size"] or _DEFAULT_BATCH_SIZE
         unit = replicas * (batch_size if options.get("drop_last") else 1)

@@ -226,7 +226,7 @@ def export_draws(
     """
     output = Output(Path(out), force)
     n = len(dataset) if n is None else check_int("n", n, 1)
-    drawn = [np.zeros(len(candidate), dtype=np.int64) for candidate in dataset.candidates]
+    drawn = [np.zeros(candidate.n_all, dtype=np.int64) for candidate in dataset.candidates]
 
     def rows() -> Iterator[Record]:
         for counts in drawn:
@@ -235,7 +235,9 @@ def export_draws(
             which, example = dataset.schedule.locate(draw)
             drawn[which][example] += 1
             candidate = dataset.candidates[which]
-            yield record_of(candidate, training_example(candidate, example, None))
+            yield record_of(
+                candidate, training_example(candidate, example, None, dataset.rows[which])
+            )
 
     output.write(rows, n, dataset.candidates, progress=progress)
     names = [candidate.name for candidate in dataset.candidates]

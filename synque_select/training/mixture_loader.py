@@ -15,6 +15,9 @@ from typing import Any
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from synque_select.data.candidate import Candidate
+from synque_select.data.examples import MapDataset
+from synque_select.data.plain_rows import PlainRows
+from synque_select.data.stream_rows import WINDOW, StreamError, StreamRows
 from synque_select.errors import ConfigError, DataError, DependencyError, did_you_mean
 from synque_select.training.mixture_schedule import MixtureSchedule, longest_epoch
 from synque_select.types import Mixture
@@ -71,24 +74,41 @@ class MixtureDataset(Dataset[object]):
     ) -> None:
         ordered = Mixture(dict(sorted(mixture.weights.items())), mixture.source)
         self.candidates = chosen_candidates(candidates, ordered)
-        sizes = {candidate.name: len(candidate) for candidate in self.candidates}
+        sizes = {candidate.name: candidate.n_all for candidate in self.candidates}
+        self.rows = [candidate.all_examples for candidate in self.candidates]
         check_int("seed", seed, 0)
         if epoch_length is None:
             epoch_length = longest_epoch(sizes, ordered)
         check_int("epoch_length", epoch_length, 1)
         self.transform = transform
-        self.schedule = MixtureSchedule(list(sizes.values()), ordered, seed, epoch_length)
+        windows = [WINDOW if isinstance(rows, StreamRows) else None for rows in self.rows]
+        self.schedule = MixtureSchedule(
+            list(sizes.values()), ordered, seed, epoch_length, windows=windows
+        )
 
     def __len__(self) -> int:
         return self.schedule.epoch_length
 
     def __getitem__(self, draw: int) -> object:
         candidate, example = self.schedule.locate(draw)
-        return training_example(self.candidates[candidate], example, self.transform)
+        return training_example(
+            self.candidates[candidate], example, self.transform, self.rows[candidate]
+        )
 
 
-def training_example(candidate: Candidate, position: int, transform: Transform | None) -> object:
+def training_example(
+    candidate: Candidate,
+    position: int,
+    transform: Transform | None,
+    rows: MapDataset | PlainRows | None = None,
+) -> object:
     """Return one example as training sees it.
+
+    Args:
+        candidate: The candidate.
+        position: Position of the example.
+        transform: Applied to it; None for the example as it is.
+        rows: `Candidate.all_examples`; None to read the examples of the candidate itself.
 
     Raises:
         DataError: The example cannot be read, or the transform fails; the message names candidate
@@ -96,10 +116,10 @@ def training_example(candidate: Candidate, position: int, transform: Transform |
     """
     step = "reading it"
     try:
-        example: object = candidate[position]
+        example: object = (candidate if rows is None else rows)[position]
         step = "train_transform"
         return example if transform is None else transform(example)
-    except DependencyError:
+    except (DependencyError, StreamError):
         raise
     # a user's dataset or transform may raise anything
     except Exception as error:

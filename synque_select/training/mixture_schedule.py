@@ -18,6 +18,7 @@ __all__ = ["MixtureSchedule", "longest_epoch"]
 
 BLOCK = 1_000
 _KEPT_BLOCKS = 8
+_KEPT_WINDOWS = 1_000
 # 3 · (1/3) may come out just below 1, and floor would then lose a draw
 _ROUNDING = 1e-9
 
@@ -49,12 +50,16 @@ class MixtureSchedule:
     - The draws of candidate a take its examples in a random order that is new for each pass over
       them: no example is repeated before all have been drawn, and none twice in one epoch, unless
       the epoch draws more from a than it has.
+    - Of a candidate that is read as a stream, windows of examples come in their order, each in a
+      random order that is new for each pass.
 
     Args:
         sizes: Number of examples of each candidate, (K,).
         mixture: Names and weights, in the order of `sizes`.
         seed: Random seed, not negative.
         epoch_length: Draws per epoch; counts are exact at the end of each epoch, too.
+        windows: Number of examples in a window of each candidate, None for one that can be
+            accessed by position; None if all can.
 
     Example:
         >>> schedule = MixtureSchedule([3, 1], Mixture({"a": 0.75, "b": 0.25}), 0, 4)
@@ -63,7 +68,13 @@ class MixtureSchedule:
     """
 
     def __init__(
-        self, sizes: Sequence[int], mixture: Mixture, seed: int, epoch_length: int
+        self,
+        sizes: Sequence[int],
+        mixture: Mixture,
+        seed: int,
+        epoch_length: int,
+        *,
+        windows: Sequence[int | None] | None = None,
     ) -> None:
         weights = np.array(list(mixture.weights.values()), dtype=np.float64)
         self.weights: _Floats = weights / weights.sum()
@@ -76,12 +87,20 @@ class MixtureSchedule:
         self._blocks: OrderedDict[int, tuple[list[int], list[int]]] = OrderedDict()
         self._block_cuts: OrderedDict[int, dict[int, _Ints]] = OrderedDict()
         self._orders: list[dict[int, NDArray[np.int32]]] = [{} for _ in self.sizes]
+        self._windows = [None] * len(self.sizes) if windows is None else list(windows)
+        self._window_orders: OrderedDict[tuple[int, int, int], list[int]] = OrderedDict()
 
     def locate(self, draw: int) -> tuple[int, int]:
         """Return the index of the candidate in the mixture, and of the example in the candidate."""
         which, nth = self._block(draw // BLOCK)
         candidate = which[draw % BLOCK]
         passed, place = divmod(nth[draw % BLOCK], self.sizes[candidate])
+        window = self._windows[candidate]
+        if window is not None:
+            number, place = divmod(place, window)
+            key = (candidate, passed, number)
+            order = _kept(self._window_orders, key, self._make_window_order, most=_KEPT_WINDOWS)
+            return candidate, number * window + order[place]
         return candidate, int(self._order(candidate, passed)[place])
 
     def counts(self, draw: int) -> _Ints:
@@ -161,6 +180,15 @@ class MixtureSchedule:
         first[fresh] = True
         return np.concatenate([fresh, order[~first[order]]])
 
+    def _make_window_order(self, key: tuple[int, int, int]) -> list[int]:
+        candidate, passed, number = key
+        window = self._windows[candidate]
+        assert window is not None
+        rng = np.random.default_rng([self.seed, self._keys[candidate], passed, 2, number])
+        n = min(window, self.sizes[candidate] - number * window)
+        order: list[int] = rng.permutation(n).tolist()
+        return order
+
     def _overlap(self, candidate: int, passed: int) -> tuple[int, int]:
         """Return how many draws before and after the start of a pass are in the same epoch.
 
@@ -183,14 +211,21 @@ class MixtureSchedule:
         return int(self.counts(epoch * self.epoch_length)[candidate])
 
 
+_Key = TypeVar("_Key")
 _Made = TypeVar("_Made")
 
 
-def _kept(cache: OrderedDict[int, _Made], key: int, make: Callable[[int], _Made]) -> _Made:
+def _kept(
+    cache: OrderedDict[_Key, _Made],
+    key: _Key,
+    make: Callable[[_Key], _Made],
+    *,
+    most: int = _KEPT_BLOCKS,
+) -> _Made:
     """Return the cached value of a key, or make it and drop the oldest one."""
     if key not in cache:
         cache[key] = make(key)
-        if len(cache) > _KEPT_BLOCKS:
+        if len(cache) > most:
             cache.popitem(last=False)
     return cache[key]
 

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset, Subset
 
-from synque_select.data.candidate import Candidate, RealSample
+from synque_select.data.candidate import Candidate, RealSample, check_not_drawn
 from synque_select.data.families import FamilySpec, candidate_families
 from synque_select.data.sources import load_candidates, load_real
 from synque_select.data.views import Selector, select
@@ -267,6 +267,7 @@ def draw_for(
     progress: bool = True,
 ) -> SurrogateDraw:
     """Check the candidates' labels and draw; see `surrogate_validation`."""
+    check_not_drawn(candidates, "a surrogate validation set")
     families = _families(candidates, options.family)
     _check_labeled(candidates)
     draw = draw_surrogate(
