@@ -331,7 +331,9 @@ def _encode_units(job: ScoringJob, plan: Plan) -> tuple[list[PlannedUnit], NDArr
 
 
 def _contents(job: ScoringJob) -> list[tuple[str, str]]:
-    return [(examples.name, examples.sha256) for examples in (job.real, *job.candidates)]
+    # of a candidate with a reservoir, also what was not drawn: its n-grams are counted
+    sets = (job.real, *job.candidates)
+    return [(examples.name, " ".join(examples.content[1:])) for examples in sets]
 
 
 def _state_of(plan: Plan) -> JsonObject:

@@ -411,3 +411,29 @@ def test_quiet_still_says_what_was_read_and_left_out(tmp_path: Path, capsys):
     assert "read, though compressed: c.jsonl.gz." in printed.err
     text = " ".join(f"{printed.out} {printed.err}".split())
     assert text.count("left out: 1 other file or folder (notes.docx)") == 1
+
+
+def test_a_reservoir(tmp_path: Path, capsys, monkeypatch):
+    monkeypatch.setenv("SYNQUE_CACHE", str(tmp_path / "cache"))
+    words = ["list", "all", "how", "many", "apps", "users", "free"]
+    for number, name in enumerate(("a", "b", "real")):
+        rows = [{"text": f"{words[i % (3 + 2 * number)]} {words[i % 7]} {i}"} for i in range(300)]
+        path = tmp_path / f"{name}.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = tmp_path / "rank.yaml"
+    config.write_text("reservoir: 120\n")
+    given = ["rank", "--candidates", str(tmp_path / "[ab].jsonl"), "--real",
+             str(tmp_path / "real.jsonl"), "--proxies", "ngram,baseline_n"]  # fmt: skip
+    for options in (["--reservoir", "120"], ["--config", str(config)]):
+        assert main([*given, *options, "--json", str(tmp_path / "out"), "--details"]) == 0
+        out = " ".join(capsys.readouterr().out.split())
+        assert "a, b: 120 of 300 examples, drawn at random (seed 0), are scored" in out
+    drawn = load_ranking(tmp_path / "out")
+    assert [row.n for row in drawn.candidates] == [300, 300]
+    assert main([*given, "--json", str(tmp_path / "whole"), "--quiet"]) == 0
+    whole = load_ranking(tmp_path / "whole")
+    for row in drawn.candidates:
+        assert row.scores == whole[row.name].scores
+        assert row.sha256 == whole[row.name].sha256
+    assert main([*given, "--reservoir", "5"]) == 1
+    assert "reservoir=5: allowed is a whole number from 100" in capsys.readouterr().err

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 
 from synque_select.data.candidate import Candidate
 from tests.lightning_package import SynqueDataModule, pl
@@ -14,6 +15,16 @@ from tests.lightning_package import SynqueDataModule, pl
 
 def records(name: str, n: int) -> list[dict[str, Any]]:
     return [{"text": f"{name} {i}", "x": i / n, "id": f"{name}-{i}"} for i in range(n)]
+
+
+class Rows(IterableDataset[Any]):
+    """Records as a stream that can be read again."""
+
+    def __init__(self, name: str, n: int) -> None:
+        self.name, self.n = name, n
+
+    def __iter__(self) -> Iterator[Any]:
+        yield from records(self.name, self.n)
 
 
 def candidates(**sizes: int) -> list[Candidate]:

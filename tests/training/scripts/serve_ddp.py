@@ -1,7 +1,7 @@
 """Train on 2 processes and write what each rank saw; launched by test_datamodule_ddp.py.
 
 Usage: serve_ddp.py FOLDER STRATEGY [OPTION=VALUE …] with the options ckpt, max_epochs, workers,
-overfit and mixture.
+overfit, mixture and streams.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.lightning_package import SynqueDataModule, pl
-from tests.training.serving import Recorder, candidates, trainer
+from tests.training.serving import Recorder, Rows, candidates, trainer
 
 ModelCheckpoint = pl.callbacks.ModelCheckpoint
 
@@ -33,8 +33,12 @@ class Write(pl.Callback):
 
 
 def main(folder: Path, strategy: str, options: dict[str, str]) -> None:
+    streams = {"a": Rows("a", 1300), "b": Rows("b", 300), "c": Rows("c", 200)}
     dm = SynqueDataModule(
-        candidates(a=61, b=61, c=61),
+        streams if "streams" in options else candidates(a=61, b=61, c=61),
+        view="text",
+        reservoir=100 if "streams" in options else None,
+        epoch_length=428 if "streams" in options else None,
         mixture=json.loads(options.get("mixture", '{"a": 0.7, "b": 0.3}')),
         batch_size=4,
         num_workers=int(options.get("workers", 0)),
