@@ -27,7 +27,7 @@ from synque_select.data.label_sets import (
 from synque_select.data.plain_rows import PlainRows, plain_rows
 from synque_select.data.population import Population
 from synque_select.errors import ConfigError, DataError, did_you_mean
-from synque_select.utils.wording import listed
+from synque_select.utils.wording import counted, listed
 
 __all__ = ["Candidate", "RealSample", "check_not_drawn"]
 
@@ -72,10 +72,10 @@ class Candidate(Examples):
         if self.population is None:
             return self._rows
         if self.whole is None:
+            n = counted(self.population.n, "example")
             raise DataError(
-                f"{self.where}: {self.population.n:,} examples were read from an iterator, which "
-                "can be read only once: to train on them, give a dataset whose iter() starts from "
-                "the beginning, such as an IterableDataset, or a file"
+                f"{self.where}: {n} were read from an iterator, which can be read only once: to "
+                "train on them, give a dataset whose iter() starts from the beginning, such as an IterableDataset, or a file"
             )
         return self.whole
 
@@ -258,7 +258,7 @@ def check_not_drawn(candidates: Sequence[Candidate], what: str) -> None:
         what: What needs all examples, for the message.
 
     Raises:
-        ConfigError: Of a candidate, only some examples were drawn.
+        ConfigError: There is such a candidate; the message names it.
     """
     names = [candidate.name for candidate in candidates if candidate.population is not None]
     if names:

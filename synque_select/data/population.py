@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from synque_select.functional.ngram import N_BUCKETS, NGramLevel, counts_by_hash
 from synque_select.utils.validation import check_int
+from synque_select.utils.wording import counted
 
 __all__ = [
     "LEAST_DRAWN",
@@ -85,8 +86,8 @@ class Population:
         """A sentence without its subject, the candidate, on which examples are scored."""
         exact = "; n-grams are those of all" if self.ngrams else ""
         return (
-            f"{len(self.positions):,} of {self.n:,} examples, drawn at random (seed {self.seed}), "
-            f"are scored{exact}"
+            f"{len(self.positions):,} of {counted(self.n, 'example')}, drawn at random (seed "
+            f"{self.seed}), are scored{exact}"
         )
 
     def has_ngrams(self, *, level: NGramLevel, max_order: int, n_buckets: int) -> bool:

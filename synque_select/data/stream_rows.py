@@ -10,6 +10,7 @@ from typing import Any
 import torch.utils.data._utils.worker as torch_worker
 
 from synque_select.errors import DataError
+from synque_select.utils.wording import counted
 
 __all__ = ["WINDOW", "StreamError", "StreamRows"]
 
@@ -96,9 +97,9 @@ class StreamRows:
         except StopIteration:
             position, self._iterator = self._at, None
             raise StreamError(
-                f"{self._where}: the stream ended after {position:,} examples, but had {self._n:,} "
-                "when they were counted; it must yield the same examples each time, in every "
-                "process"
+                f"{self._where}: the stream ended after {counted(position, 'example')}, but had "
+                f"{self._n:,} when they were counted; it must yield the same examples each time, "
+                "in every process"
             ) from None
         except Exception as error:  # a user's dataset may raise anything
             position, self._iterator = self._at, None
@@ -114,7 +115,7 @@ class StreamRows:
 def _without_worker() -> Iterator[None]:
     """Hide the worker process of a DataLoader, between which datasets divide their examples.
 
-    Which examples a worker needs is decided by the mixture: it must find all of them.
+    The mixture decides which examples each worker needs, so each must find all of them.
     """
     info = torch_worker._worker_info
     torch_worker._worker_info = None
