@@ -75,7 +75,8 @@ class Candidate(Examples):
             n = counted(self.population.n, "example")
             raise DataError(
                 f"{self.where}: {n} were read from an iterator, which can be read only once: to "
-                "train on them, give a dataset whose iter() starts from the beginning, such as an IterableDataset, or a file"
+                "train on them, give a dataset whose iter() starts from the beginning, such as an "
+                "IterableDataset, or a file"
             )
         return self.whole
 

@@ -30,6 +30,7 @@ from synque_select.errors import DataError, DependencyError
 from synque_select.utils.cache_dir import default_cache_dir, note_not_written
 from synque_select.utils.checksums import checksummed_file, read_checked, remove_damaged
 from synque_select.utils.progress import ProgressBar
+from synque_select.utils.versions import package_versions, source_hash
 
 __all__ = ["drawn_candidate", "streamed_candidate"]
 
@@ -265,7 +266,9 @@ def _kept(
     """
     if identity is None or any(map(callable, further)):
         return count()
-    key = json.dumps([_FORMAT_VERSION, identity, name, options, further], default=str)
+    # other code may count other n-grams
+    code = [source_hash(), package_versions()]
+    key = json.dumps([_FORMAT_VERSION, identity, name, options, further, code], default=str)
     folder = default_cache_dir() / "streams"
     file = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npz"
     try:

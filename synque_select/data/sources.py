@@ -663,12 +663,12 @@ def _read(path: Path, how: _How, reader: str | None = None) -> _Source:
 
 
 def _from_hub(name: HubId, how: _How) -> _Source:
-    # a slice of a split, such as "train[:200]", has a length and cannot be streamed
-    streams = how.streams and "[" not in (name.split or "")
+    # a slice of a split, such as "train[:200]", cannot be streamed, and nothing without the Hub
+    commit = hub_commit(name) if how.streams and "[" not in (name.split or "") else None
+    streams = commit is not None
     loaded = _chosen(name.source, load_hub(name, streaming=streams), how)
     end = f"#{how.split}" if loaded.has_splits and how.split else ""
     source = name.source + end
-    commit = hub_commit(name) if streams else None
     identity = () if commit is None else (source, commit)
     return loaded._replace(name=name.name, source=source, identity=identity)
 
@@ -842,6 +842,11 @@ def _build(
     if isinstance(given, kind) and (given.view, given.label) == (view, label):
         # as it is, with the digests that it may have computed
         return given if given.name == part.name else replace(given, name=part.name)
+    if isinstance(given, kind) and isinstance(given, Candidate) and given.population is not None:
+        raise ConfigError(
+            f"{given.where}: its examples were drawn with view={given.view!r} and "
+            f"label={given.label!r}, and other ones are asked for: load it with those"
+        )
     built = kind(
         name=part.name,
         dataset=part.dataset,

@@ -624,6 +624,8 @@ def offer(
     """Return a message that says what the label filter would do, or why it would do nothing."""
     if not can_judge(candidates, scoring) or not _Labeled.of(candidates).is_small:
         return ()
+    if any(candidate.population is not None for candidate in candidates):
+        return ()  # it cannot be applied to examples that were not drawn
     result = filter_selected(candidates, scoring, ranking, "auto")
     if result.camps is not None:  # the decision has said who contradicts whom
         return (

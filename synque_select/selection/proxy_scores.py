@@ -86,7 +86,12 @@ def score_by(
     if proxy.family == "lens":
         return scores
     return with_sampling_error(
-        scores, inputs, lambda parts: _scored(proxy, parts, seed, device).values, seed
+        scores,
+        inputs,
+        lambda parts: _scored(proxy, parts, seed, device).values,
+        seed,
+        reads_records=proxy.needs_records,
+        reads_others=proxy.needs_labels,
     )
 
 

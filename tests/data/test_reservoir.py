@@ -213,8 +213,11 @@ def test_a_slice_of_a_split_is_not_streamed(monkeypatch: pytest.MonkeyPatch):
         return datasets.Dataset.from_list(list(records()))
 
     monkeypatch.setattr(sources, "load_hub", load_hub)
+    monkeypatch.setattr(sources, "hub_commit", lambda name: "1234")
     assert load("hub:owner/name#train[:700]").n_all == N
-    assert asked == [False]
+    monkeypatch.setattr(sources, "hub_commit", lambda name: None)
+    assert load("hub:owner/name").n_all == N  # without a network, from the local cache
+    assert asked == [False, False]
 
 
 class TestErrors:

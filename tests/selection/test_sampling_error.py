@@ -212,3 +212,65 @@ def test_what_needs_all_examples_says_so():
     with pytest.raises(ConfigError, match=r"label_filter='auto' needs all examples in the ranking"):
         Scorer(label_filter="auto").prepare(candidates, real())
     assert isinstance(candidates[0], Candidate)
+
+
+def test_a_proxy_that_reads_records_reads_each_twice():
+    read = []
+
+    class Long(FirstValue):
+        needs_records: ClassVar[bool] = True
+        needs_embeddings: ClassVar[bool] = False
+
+        def score(
+            self,
+            real: ProxyInput,
+            candidates: Sequence[ProxyInput],
+            *,
+            seed: int,
+            device: torch.device,
+        ) -> ProxyScores:
+            shares = []
+            for part in candidates:
+                assert part.records is not None
+                own = [float(part.records[i]["text"][1]) for i in range(len(part))]
+                read.extend(own)
+                shares.append(np.mean(own))
+            return ProxyScores(torch.tensor(shares, dtype=torch.float64))
+
+    candidates = load_candidates({"a": texts(0), "b": list(texts(1, 60))}, reservoir=1000)
+    inputs = [scoring_module._input(part, None, False) for part in (real(), *candidates)]
+    scores = score_by(Long(), inputs, 0, CPU)
+    assert len(read) == 2 * 1000 + 11 * 60
+    own = np.array([float(row["text"][1]) for row in candidates[0].dataset])
+    error = own.std(ddof=1) / 1000**0.5 * (1 - 1000 / 3000) ** 0.5
+    assert scores.spread is not None
+    assert float(scores.spread[0]) == pytest.approx(error, rel=0.6)  # 9 degrees of freedom
+    assert scores.spread[1] == 0
+
+
+def test_a_score_that_reads_the_others_has_their_error():
+    class Difference(FirstValue):
+        needs_labels: ClassVar[bool] = True
+
+        def score(self, *args: Any, **kwargs: Any) -> ProxyScores:
+            scores = super().score(*args, **kwargs)
+            return replace(scores, values=scores.values - scores.values.flip(0))
+
+    rng = np.random.default_rng(0)
+    rows = [rng.normal(size=(100, 2)).astype(np.float32) for _ in range(3)]
+    inputs = [part_of("real", rows[0]), part_of("a", rows[1], 10**6), part_of("b", rows[2])]
+    scores = score_by(Difference(), inputs, 0, CPU)
+    assert scores.spread is not None
+    assert scores.spread[0] == pytest.approx(float(scores.spread[1]))
+    assert scores.spread[0] > 0
+
+
+def test_drawn_candidates_keep_their_view():
+    (candidate,) = load_candidates({"a": texts(0)}, view="text", reservoir=100)
+    assert load_candidates([candidate])[0] is candidate
+    assert load_candidates([candidate], reservoir=100)[0] is candidate
+    rows = [{"text": f"{i}", "other": f"{i} {i}"} for i in range(200)]
+    (drawn,) = load_candidates({"a": rows}, view="text", reservoir=100)
+    assert load_candidates([drawn], view="other")[0] is drawn  # its own view comes first
+    with pytest.raises(ConfigError, match="its examples were drawn with view='text'"):
+        load_candidates([drawn], label="other")
