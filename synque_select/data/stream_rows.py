@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,6 +16,7 @@ from synque_select.utils.wording import counted
 __all__ = ["WINDOW", "StreamError", "StreamRows"]
 
 WINDOW = 1_000
+_KEPT_WINDOWS = 2  # an epoch may begin a little before what was fetched ahead in the last one
 
 
 class StreamError(DataError):
@@ -24,9 +26,10 @@ class StreamError(DataError):
 class StreamRows:
     """A dataset that can be read again from its beginning, with access to examples by position.
 
-    It holds the examples of one window, of 1,000. Positions that come window after window are read
-    in one pass; an earlier window starts the next pass, and what lies before a later one is read
-    and dropped (with `skip` of the dataset, if it has one). Each process reads on its own.
+    It holds the examples of the last two windows, of 1,000 each. Positions that come window after
+    window are read in one pass; an earlier window starts the next pass, and what lies before a
+    later one is read and dropped (with `skip` of the dataset, if it has one). Each process reads
+    on its own.
 
     Args:
         where: Name of the candidate, for error messages.
@@ -50,10 +53,13 @@ class StreamRows:
         if not 0 <= position < self._n:
             raise IndexError(position)
         window = position // WINDOW
-        # a forked process has a copy of the iterator, whose files it shares with its parent
-        if window != self._window or self._pid != os.getpid():
-            self._read(window)
-        return self._rows[position % WINDOW]
+        if self._pid != os.getpid():
+            self._drop()  # a forked process has a copy of the iterator, whose files it shares
+        if window not in self._windows:
+            self._windows[window] = self._read(window)
+            if len(self._windows) > _KEPT_WINDOWS:
+                self._windows.popitem(last=False)
+        return self._windows[window][position % WINDOW]
 
     def __getstate__(self) -> dict[str, Any]:
         return {"_where": self._where, "_source": self._source, "_n": self._n}
@@ -66,20 +72,18 @@ class StreamRows:
         self._pid = os.getpid()
         self._iterator: Iterator[object] | None = None
         self._at = 0  # position of the next example of the iterator
-        self._window, self._rows = -1, list[object]()
+        self._windows: OrderedDict[int, list[object]] = OrderedDict()
 
-    def _read(self, window: int) -> None:
+    def _read(self, window: int) -> list[object]:
         start, end = window * WINDOW, min((window + 1) * WINDOW, self._n)
-        if self._pid != os.getpid() or self._iterator is None or self._at > start:
-            self._drop()
+        if self._iterator is None or self._at > start:
             self._begin(start)
         rows = []
-        self._window, self._rows = -1, []  # an error must not leave half a window
         while self._at < end:
             row = self._next()
             if self._at > start:
                 rows.append(row)
-        self._window, self._rows = window, rows
+        return rows
 
     def _begin(self, start: int) -> None:
         skip = getattr(self._source, "skip", None)
@@ -87,7 +91,7 @@ class StreamRows:
             if callable(skip) and start:
                 self._iterator, self._at = iter(skip(start)), start
             else:
-                self._iterator = iter(self._source)
+                self._iterator, self._at = iter(self._source), 0
 
     def _next(self) -> object:
         assert self._iterator is not None

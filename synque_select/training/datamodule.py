@@ -640,6 +640,9 @@ class BaseSynqueDataModule(Generic[TrainerT, DataModuleT]):
         self._served_batch_size = options["batch_size"]
         if self._fitting:
             self._mixture = self._built = mixture
+        if options.get("num_workers") and dataset.has_streams:
+            # new workers would read each stream from its beginning up to the position of training
+            options = {"persistent_workers": True, **options}
         sampler = MixtureSampler(dataset, **replicas)
         return MixtureLoader(dataset, sampler=sampler, begin=self._begin, **options)
 

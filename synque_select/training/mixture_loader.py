@@ -86,6 +86,11 @@ class MixtureDataset(Dataset[object]):
             list(sizes.values()), ordered, seed, epoch_length, windows=windows
         )
 
+    @property
+    def has_streams(self) -> bool:
+        """Whether a candidate is read in its order, by each process on its own."""
+        return any(isinstance(rows, StreamRows) for rows in self.rows)
+
     def __len__(self) -> int:
         return self.schedule.epoch_length
 

@@ -137,6 +137,13 @@ def test_two_processes(tmp_path: Path, candidates: list[Candidate]):
     assert interleaved(ranks) == expected
 
 
+def test_workers_are_kept_as_new_ones_would_read_from_the_beginning():
+    assert data(num_workers=1).mixture_loader().persistent_workers
+    assert not data().mixture_loader().persistent_workers
+    plain = SynqueDataModule({"a": records("a", 20), "b": records("b", 20)}, num_workers=1)
+    assert not plain.mixture_loader().persistent_workers
+
+
 def test_the_longest_epoch_is_that_of_all_examples():
     dm = data(epoch_length=None)
     assert dm.mixture_loader().dataset.schedule.epoch_length == 1200  # 300 / 0.25
