@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -15,6 +15,9 @@ from synque_select.data.examples import MapDataset
 from synque_select.data.population import Population
 from synque_select.data.views import View
 from synque_select.types.modality import Modality
+
+if TYPE_CHECKING:
+    from synque_select.execution import Executor
 
 __all__ = ["BaseProxy", "Contributions", "Family", "ProxyInput", "ProxyScores"]
 
@@ -252,6 +255,14 @@ class BaseProxy(ABC):
             The function; None if it needs the scores of all candidates.
         """
         return None
+
+    def on_executor(self, executor: Executor) -> BaseProxy:
+        """Return the proxy with its models on an executor; the proxy itself if it has none.
+
+        Args:
+            executor: Where the models answer.
+        """
+        return self
 
     def close(self) -> None:  # noqa: B027 - a hook that need not be filled
         """Free the models that were passed to the proxy; called before training starts.

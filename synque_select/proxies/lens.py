@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
 
@@ -25,11 +26,15 @@ from synque_select.lens.judge import Judged
 from synque_select.lens.rubric import SampleSet
 from synque_select.lens.run import LensRun, answered
 from synque_select.llm.base import BaseLLM
+from synque_select.llm.registry import LLMSpec, get_llm
 from synque_select.proxies.base import BaseProxy, Family, ProxyInput, ProxyScores
 from synque_select.proxies.inputs import real_groups
 from synque_select.proxies.registry import ProxySpec
 from synque_select.types.modality import Modality
 from synque_select.utils.wording import counted
+
+if TYPE_CHECKING:
+    from synque_select.execution import Executor
 
 __all__ = ["Lens", "LensBalanced", "LensRaw", "LensZeroShot", "lens_keys", "with_lens"]
 
@@ -142,6 +147,25 @@ class Lens(BaseProxy):
         is_answered = ~judged.synthetic.isnan().any(dim=-1).any(dim=-1)
         scores[is_answered] = self._realness(answered(judged.real), answered(judged.synthetic))
         return scores
+
+    def on_executor(self, executor: Executor) -> Lens:
+        """Return a copy whose models answer on an executor; a server is asked from here.
+
+        Args:
+            executor: Where to ask.
+        """
+        from synque_select.execution.judging import ExecutedLLM
+
+        def moved(spec: LLMSpec) -> LLMSpec:
+            is_server = type(get_llm(spec)).__module__.startswith("synque_select.llm.openai")
+            return spec if is_server else ExecutedLLM(spec, executor)
+
+        reasoner = None if self.config.reasoner is None else moved(self.config.reasoner)
+        sent = copy.copy(self)
+        sent.config = dataclasses.replace(
+            self.config, scorer=moved(self.config.scorer), reasoner=reasoner
+        )
+        return sent
 
     def close(self) -> None:
         """Free the engines that were passed as objects.

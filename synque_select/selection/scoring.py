@@ -364,7 +364,8 @@ def _scores(
     )
     for proxy in bar:
         bar.set_postfix_str(proxy.key)
-        score = partial(score_by, proxy, inputs, seed, device)
+        here = proxy if executor is None else proxy.on_executor(executor)
+        score = partial(score_by, here, inputs, seed, device)
         of_mixture = partial(proxy.mixture_score, inputs[0], inputs[1:], seed=seed, device=device)
         if proxy.key in elsewhere:
             packed = elsewhere[proxy.key]

@@ -1,19 +1,22 @@
-"""An encoder that takes its time, and notes who encodes."""
+"""An encoder and a judge that take their time, and note what they do."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
 
 from synque_select.data.views import View
 from synque_select.encoders import BaseEncoder
+from synque_select.llm.base import BaseLLM, Failure
+from synque_select.llm.prompt import PromptLike, join_prompts, prompt_text
 from tests.training.tiny import LetterEncoder
 
-__all__ = ["SlowLetters"]
+__all__ = ["SlowJudge", "SlowLetters"]
 
 
 class SlowLetters(BaseEncoder):
@@ -31,3 +34,37 @@ class SlowLetters(BaseEncoder):
                 stream.write(f"{os.getpid()}\n")
         time.sleep(self.seconds)
         return LetterEncoder().encode(views)
+
+
+class SlowJudge(BaseLLM):
+    """Probabilities from a hash of the prompt; each item takes some time and is a line of a log."""
+
+    id, revision = "slow-judge", "1"
+
+    def __init__(self, seconds: float = 0.05) -> None:
+        self.seconds = seconds
+
+    def generate(self, prompts: Sequence[PromptLike], **_: object) -> Iterator[tuple[int, str]]:
+        raise NotImplementedError
+
+    def choice_probabilities(
+        self,
+        shared_prefix: PromptLike,
+        items: Sequence[PromptLike],
+        suffixes: Sequence[str],
+        choices: Sequence[str],
+    ) -> Iterator[tuple[int, list[list[float]] | Failure]]:
+        log = os.environ.get("SLOW_JUDGE_LOG")
+        for position, item in enumerate(items):
+            text = prompt_text(join_prompts(shared_prefix, item, ""))
+            digest = hashlib.sha256(text.encode()).hexdigest()
+            if log is not None:
+                with Path(log).open("a") as stream:
+                    stream.write(f"{os.getpid()}:{digest}\n")
+            time.sleep(self.seconds)
+            self.usage.n_requests += len(suffixes)
+            rows = []
+            for suffix in suffixes:
+                numbers = hashlib.sha256(f"{digest}{suffix}".encode()).digest()[: len(choices)]
+                rows.append([number / sum(numbers) for number in numbers])
+            yield position, rows

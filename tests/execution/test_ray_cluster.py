@@ -1,0 +1,111 @@
+"""Ray: a cluster of two nodes on this machine, of which one is lost in the middle."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from synque_select import rank
+from synque_select.errors import ExecutorError
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("ray") is None, reason="ray is not installed: make install has it"
+)
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def processes_with(mark: str) -> list[str]:
+    """Return the commands of the processes that have a text in their environment."""
+    commands = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdecimal() and int(folder.name) != os.getpid():
+            try:
+                if mark.encode() in (folder / "environ").read_bytes():
+                    commands.append((folder / "cmdline").read_text().replace("\0", " "))
+            except OSError:  # ended, or of another user
+                continue
+    return commands
+
+
+@pytest.fixture(scope="module")
+def outcome(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("ray")
+    mark = f"mark-{uuid.uuid4().hex}"
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "SLOW_ENCODER_LOG": str(folder / "log"),
+        "SLOW_JUDGE_LOG": str(folder / "judged"),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "OMP_NUM_THREADS": "1",
+        "SYNQUE_TEST_MARK": mark,
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.execution.ray_job", str(folder)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=500,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    outcome: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    deadline = time.monotonic() + 60  # workers of a lost node notice it after a moment
+    while (left := processes_with(mark)) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    outcome["left"] = left
+    return outcome
+
+
+def test_a_node_lost_while_encoding_changes_nothing(outcome: dict[str, Any]):
+    encoding = outcome["encoding"]
+    assert encoding["equal"]
+    assert encoding["lost"] == 1
+    n_units = 12 + 4  # one per set of examples, one per proxy
+    assert encoding["started"] <= n_units + 1
+    assert encoding["batches"] <= 12 + 1
+    assert encoding["pids"] == 2
+
+
+def test_a_node_lost_while_judging_loses_no_answer(outcome: dict[str, Any]):
+    judging = outcome["judging"]
+    assert judging["equal"]
+    assert judging["lost"] == 1
+    assert judging["distinct"] == judging["prompts"]
+    # asked twice were those that the lost node was about to answer, of one unit
+    assert judging["twice"] <= 32
+    assert judging["most"] <= 2
+    assert judging["asked again"] == 0
+
+
+def test_a_finished_ranking_needs_no_worker(outcome: dict[str, Any]):
+    assert outcome["again"] == {"equal": True, "more units": 0}
+
+
+def test_nodes_with_a_cache_of_their_own_return_arrays(outcome: dict[str, Any]):
+    assert outcome["caches of the nodes"] == 0
+
+
+def test_no_process_is_left(outcome: dict[str, Any]):
+    assert outcome["left"] == []
+
+
+def test_no_cluster_is_one_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    rows = [{"text": text} for text in ("a b", "b c", "c d")]
+    with pytest.raises(ExecutorError, match=r"no Ray cluster at 127\.0\.0\.1:1 can be reached"):
+        rank(
+            {"a": rows, "b": rows[::-1]},
+            rows,
+            proxies=["ngram"],
+            executor="ray",
+            cache_dir=tmp_path,
+        )
