@@ -31,6 +31,7 @@ from synque_select.callbacks._logging import (
 from synque_select.data.label_edits import LabelEdits
 from synque_select.encoders import BaseEncoder
 from synque_select.errors import ConfigError, DataError
+from synque_select.execution import get_executor
 from synque_select.lens.config import LensConfig
 from synque_select.proxies.lens import with_lens
 from synque_select.proxies.registry import ProxySpec
@@ -138,6 +139,7 @@ class BaseSelectionCallback(CheckedCallback[TrainerT, ModuleT]):
         seed: Random seed of the scores.
         device: Device for encoding and scoring; None for the device of the trainer.
         cache_dir: Directory of cached embeddings and rankings; None for the default one.
+        executor: Where to encode and score, as for `rank`; None for this process.
         run_dir: Run directory; None for `runs/<model>/<time>-<name>` under the trainer's
             `default_root_dir`. It receives `ranking.json`, `ranking.csv`, `report.html`, and the
             findings of scoring: `gaps.json`, `real_size.json`, and `labels.json` if all candidates
@@ -179,6 +181,7 @@ class BaseSelectionCallback(CheckedCallback[TrainerT, ModuleT]):
         seed: int = 0,
         device: str | torch.device | None = None,
         cache_dir: str | Path | None = None,
+        executor: str | None = None,
         run_dir: str | Path | None = None,
         name: str | None = None,
         quiet: bool = False,
@@ -205,6 +208,8 @@ class BaseSelectionCallback(CheckedCallback[TrainerT, ModuleT]):
         self._dropped: Mapping[str, Sequence[DroppedLabel]] | None = None
         self._encoder, self._seed, self._device = encoder, seed, device
         self._cache_dir, self._quiet = cache_dir, quiet
+        get_executor(executor)  # checked before the fit begins
+        self._executor = executor
         self._given_run_dir = None if run_dir is None else Path(run_dir)
         self.set_name(name)
         self._finished = True
@@ -285,6 +290,7 @@ class BaseSelectionCallback(CheckedCallback[TrainerT, ModuleT]):
             seed=self._seed,
             device=device,
             cache_dir=self._cache_dir,
+            executor=self._executor,
             progress=not self._quiet,
             notify=self._notify,
         )

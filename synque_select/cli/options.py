@@ -432,8 +432,16 @@ def lightning_cli(
 
 
 def with_run_name(arguments: Sequence[str], command: str) -> list[str]:
-    """Return the arguments with `--name` as the command's own option for the name of a run."""
-    return [re.sub(r"^--name(?==|$)", f"--{command}.name", argument) for argument in arguments]
+    """Return the arguments with short options as the command's own.
+
+    They are `--name` of a run, `--executor`, and `--workers`, the number of them.
+    """
+    own = {"name": "name", "executor": "executor", "workers": "n_workers"}
+
+    def lengthened(match: re.Match[str]) -> str:
+        return f"--{command}.{own[match[1]]}"
+
+    return [re.sub(r"^--(name|executor|workers)(?==|$)", lengthened, text) for text in arguments]
 
 
 def split_options(given: Namespace, options: type[_Options]) -> tuple[_Options, dict[str, Any]]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from synque_select.cli.lightning_help import asks_for_help, print_help, with_full_help
@@ -72,13 +73,17 @@ def _trainer_options(given: Namespace) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
+@dataclass(frozen=True)
+class _ConfiguredModel:
+    """Makes the config's model again, with some arguments changed; other processes can, too."""
+
+    kind: Callable[..., LightningModule]
+    arguments: Mapping[str, object]
+
+    def __call__(self, **changed: object) -> LightningModule:
+        return self.kind(**{**self.arguments, **changed})
+
+
 def _model_factory(cli: LightningCLI) -> Callable[..., LightningModule]:
-    """Return a function that makes the config's model again, with some arguments changed."""
     config = cli.config.model
-    arguments = getattr(config, "init_args", config).as_dict()
-    kind: type[LightningModule] = type(cli.model)
-
-    def make(**changed: object) -> LightningModule:
-        return kind(**{**arguments, **changed})
-
-    return make
+    return _ConfiguredModel(type(cli.model), getattr(config, "init_args", config).as_dict())

@@ -56,7 +56,7 @@ def run(options: Namespace) -> int:
     if named is None:
         _check_index(options.index, options.of)
     plan.check_same_code()
-    become_worker(None)
+    become_worker()
     job = opened(plan, quiet=options.quiet)
     if named is not None:
         return _run(plan, job, [named], quiet=options.quiet)

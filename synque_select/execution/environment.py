@@ -15,7 +15,7 @@ from synque_select.utils.json_types import JsonObject
 from synque_select.utils.rank_variables import without_rank_variables
 from synque_select.utils.versions import package_versions, source_hash
 
-__all__ = ["Environment", "become_worker"]
+__all__ = ["Environment", "TorchState", "become_worker"]
 
 
 @dataclass(frozen=True)
@@ -78,16 +78,54 @@ class Environment:
             )
 
 
-def become_worker(threads: int | None) -> None:
-    """Prepare this process to run units: no rank of a launcher, and as many threads as the driver.
+@dataclass(frozen=True)
+class TorchState:
+    """Settings of torch that change results.
 
     Args:
-        threads: Threads of torch in the driver; None to leave them as they are. Sums are split by
-            threads, so another number can change the last bits of a result.
+        threads: Number of threads: sums are split by threads, so another number can change the last
+            bits of a result. None to leave it to torch.
+        default_dtype: Name of the default dtype.
+        matmul_precision: Precision of float32 matrix products.
+        deterministic: Whether deterministic algorithms are used.
+        warn_only: Whether an operation without one only warns.
+    """
+
+    threads: int | None
+    default_dtype: str
+    matmul_precision: str
+    deterministic: bool
+    warn_only: bool
+
+    @classmethod
+    def here(cls) -> TorchState:
+        """Return that of this process."""
+        return cls(
+            threads=torch.get_num_threads(),
+            default_dtype=str(torch.get_default_dtype()).removeprefix("torch."),
+            matmul_precision=torch.get_float32_matmul_precision(),
+            deterministic=torch.are_deterministic_algorithms_enabled(),
+            warn_only=torch.is_deterministic_algorithms_warn_only_enabled(),
+        )
+
+    def restore(self) -> None:
+        """Set it in this process."""
+        if self.threads is not None and torch.get_num_threads() != self.threads:
+            torch.set_num_threads(self.threads)
+        torch.set_default_dtype(getattr(torch, self.default_dtype))
+        torch.set_float32_matmul_precision(self.matmul_precision)
+        torch.use_deterministic_algorithms(self.deterministic, warn_only=self.warn_only)
+
+
+def become_worker(state: TorchState | None = None) -> None:
+    """Prepare this process to run units: without the rank of a launcher, and set up as the driver.
+
+    Args:
+        state: The driver's; None to leave this process as it is.
     """
     kept = without_rank_variables(os.environ)
     for name in os.environ.keys() - kept.keys():
         del os.environ[name]
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    if threads is not None and torch.get_num_threads() != threads:
-        torch.set_num_threads(threads)
+    if state is not None:
+        state.restore()

@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 
-import torch
-
 from synque_select.errors import ExecutorError
 from synque_select.execution.base import Unit
+from synque_select.execution.environment import TorchState
 from synque_select.execution.pool import Lost, PoolExecutor
 from synque_select.utils.rank_variables import without_rank_variables
 from synque_select.utils.wording import one_line
@@ -50,6 +49,11 @@ class ProcessExecutor(PoolExecutor[_Process]):
         self._n = len(self._free)
         self._all: list[_Process] = []
 
+    @property
+    def variables(self) -> list[Mapping[str, str]]:
+        """The environment variables of each process."""
+        return [*self._free, *(worker.variables for worker in self._all)]
+
     def _n_slots(self) -> int:
         return self._n
 
@@ -68,7 +72,8 @@ class ProcessExecutor(PoolExecutor[_Process]):
         worker = _Process(process, here, own)
         self._all.append(worker)
         with suppress(BrokenPipeError):  # it has ended; its answer will say so
-            here.send((torch.get_num_threads(), sys.path))
+            here.send(sys.path)
+            here.send(TorchState.here())
         return worker
 
     def _send(self, worker: _Process, unit: Unit[object]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import time
 import warnings
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ import torch
 
 from synque_select.errors import DependencyError, ExecutorError
 from synque_select.execution.base import Shared, Unit, UnitFailure, Worker, run_unit
-from synque_select.execution.environment import Environment, become_worker
+from synque_select.execution.environment import Environment, TorchState, become_worker
 from synque_select.execution.pool import Lost, PoolExecutor
 from synque_select.utils.wording import counted, one_line
 
@@ -25,6 +26,7 @@ __all__ = ["RayExecutor"]
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
+_CONNECT_S = 20.0
 _WAIT_S = 1.0
 _NOTE_S = 60.0
 
@@ -32,8 +34,8 @@ _NOTE_S = 60.0
 class RayWorker:
     """The actor: a process of the cluster that runs units."""
 
-    def __init__(self, threads: int) -> None:
-        become_worker(threads)
+    def __init__(self, state: TorchState) -> None:
+        become_worker(state)
         self._worker = Worker()
         self._here = Environment.here()
 
@@ -111,7 +113,12 @@ class RayExecutor(PoolExecutor[_Actor]):
         import ray
 
         self._connect()
-        return _RayShared(ray.put(value))
+        try:
+            return _RayShared(ray.put(value))
+        except TypeError as error:  # what Ray raises where cloudpickle fails
+            raise ExecutorError(
+                f"what workers need cannot be sent to them: {one_line(str(error))}"
+            ) from error
 
     def _connect(self) -> None:
         import ray
@@ -120,6 +127,7 @@ class RayExecutor(PoolExecutor[_Actor]):
             return
         address = self._address or os.environ.get("RAY_ADDRESS") or "auto"
         try:
+            _check_reachable(address)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # Ray's tips
                 ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
@@ -158,9 +166,8 @@ class RayExecutor(PoolExecutor[_Actor]):
         import ray
 
         cpus, gpus = self._resources()
-        threads = torch.get_num_threads()
         actor_class = ray.remote(RayWorker).options(num_cpus=cpus, num_gpus=gpus)
-        handle = actor_class.remote(threads)
+        handle = actor_class.remote(TorchState.here())
         actor = _Actor(handle, handle.hello.remote())  # type: ignore[attr-defined]
         self._all.append(actor)
         return actor
@@ -217,6 +224,17 @@ class RayExecutor(PoolExecutor[_Actor]):
         if self._is_own_connection:
             self._is_own_connection = False
             ray.shutdown()
+
+
+def _check_reachable(address: str) -> None:
+    """Fail within seconds where nothing listens: Ray itself would try for minutes.
+
+    Raises:
+        OSError: Nothing listens there.
+    """
+    host, _, port = address.rpartition("://")[2].partition("?")[0].rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host, int(port)), timeout=_CONNECT_S).close()
 
 
 def _nodes() -> list[dict[str, float]]:

@@ -13,7 +13,7 @@ from synque_select.execution.local import LocalExecutor
 from synque_select.utils.registry import check_options, split_options
 from synque_select.utils.validation import check_int, is_number
 
-__all__ = ["ExecutorSpec", "get_executor", "opened_executor"]
+__all__ = ["ExecutorSpec", "check_workers", "get_executor", "opened_executor"]
 
 ExecutorSpec = str | Executor | None
 
@@ -49,6 +49,21 @@ def get_executor(spec: ExecutorSpec) -> Executor:
         return _made(spec)
     except ConfigError as error:
         raise ConfigError(f"executor={spec!r}: {error}") from error
+
+
+def check_workers(n_workers: int, executor: ExecutorSpec) -> None:
+    """Check the two arguments that say where fits are trained.
+
+    Raises:
+        ConfigError: One is not allowed, or both are given.
+    """
+    check_int("n_workers", n_workers, 1)
+    get_executor(executor)
+    if n_workers > 1 and executor is not None:
+        raise ConfigError(
+            f"n_workers={n_workers} and executor={executor!r}: give one of them, such as "
+            f"executor='local:workers={n_workers}'"
+        )
 
 
 @contextmanager

@@ -14,13 +14,13 @@ def main(file_descriptor: int) -> None:
     # an interrupt in a terminal reaches all processes: the driver decides what happens
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with Connection(file_descriptor) as connection:
-        threads, path = connection.recv()
+        path = connection.recv()
         sys.path[:] = path
         # not at the top: the path of the driver says where this package is
         from synque_select.execution.base import Worker, run_unit
         from synque_select.execution.environment import Environment, become_worker
 
-        become_worker(threads)
+        become_worker(connection.recv())
         here = Environment.here()
         connection.send(here)
         worker = Worker()

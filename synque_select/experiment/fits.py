@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, cast
 
 from synque_select.data.candidate import Candidate
 from synque_select.errors import LightningError
+from synque_select.execution import Executor
 from synque_select.experiment.task import BaseTask, sized
 from synque_select.probing.processes import WorkerPool
 from synque_select.records.correlation import UNTRAINED
@@ -115,9 +116,16 @@ class FitStore:
         store: Where finished fits are looked up and kept.
         n_workers: Number of fits that are trained at the same time, each in a process of its own;
             with 1, this process trains.
+        executor: Where to train instead; None for `n_workers`.
     """
 
-    def __init__(self, task: BaseTask, store: RunStore, n_workers: int = 1) -> None:
+    def __init__(
+        self,
+        task: BaseTask,
+        store: RunStore,
+        n_workers: int = 1,
+        executor: Executor | None = None,
+    ) -> None:
         self._task = task
         self._store = store
         self._pool: WorkerPool[Fit, Outcome] = WorkerPool(
@@ -125,6 +133,7 @@ class FitStore:
             n_workers,
             name_of=_words,
             package=package_of(task.datamodule_class) or "pytorch_lightning",
+            executor=executor,
         )
         self._sha256 = {candidate.name: candidate.sha256 for candidate in task.candidates}
         self._weights: dict[int, str] = {}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from synque_select.errors import ConfigError, did_you_mean
+from synque_select.execution import check_workers
 from synque_select.experiment.result import ARMS
 from synque_select.records.run_folder import check_run_name
 from synque_select.records.store import RunStore
@@ -36,6 +37,8 @@ class ExperimentOptions:
         n_workers: Number of fits that are trained at the same time, each in a process of its own
             with an equal share of the threads of torch, or with one of several GPUs; the task must
             be picklable. With 1, no process is started.
+        executor: Where to encode, judge and train, such as "local:devices=0,1" or
+            "ray://HOST:PORT"; see `synque_select.execution.get_executor`. It replaces `n_workers`.
         time_limit_s: Time limit in seconds; None for no limit. Work that would exceed it is not
             started, except the first replicate with every candidate alone, and the second
             replicate.
@@ -66,6 +69,7 @@ class ExperimentOptions:
     n_random: int = 5
     n_tuned: int = 10
     n_workers: int = 1
+    executor: str | None = None
     time_limit_s: float | None = None
     run_dir: str | Path | None = None
     root: str | Path = "runs"
@@ -77,6 +81,7 @@ class ExperimentOptions:
 
     def __post_init__(self) -> None:
         check_run_name(self.name, self.run_dir)
+        check_workers(self.n_workers, self.executor)
         counts = {"top_k": 1, "replicates": 2, "n_random": 1, "n_tuned": 1, "n_workers": 1}
         for name, least in counts.items():
             check_int(name, getattr(self, name), least)

@@ -15,6 +15,7 @@ import numpy as np
 
 from synque_select.data.candidate import RealSample
 from synque_select.errors import ConfigError, NotSavedError, RecordError
+from synque_select.execution import opened_executor
 from synque_select.experiment.fits import Fit, FitStore, Outcome, PlannedFit
 from synque_select.experiment.options import ExperimentOptions
 from synque_select.experiment.result import experiment_result, probe_correlations
@@ -94,7 +95,10 @@ def run_experiment(task: BaseTask, options: ExperimentOptions | None = None) -> 
         for replicate, sample in enumerate(samples)
     ]
     limit = math.inf if options.time_limit_s is None else options.time_limit_s
-    with FitStore(task, store, options.n_workers) as fits:
+    with (
+        opened_executor(options.executor) as executor,
+        FitStore(task, store, options.n_workers, executor) as fits,
+    ):
         run = _Run(task, options, fits, rankings, deadline=started + limit)
         run.all()
     result = experiment_result(
@@ -156,6 +160,7 @@ def _scorer(task: BaseTask, options: ExperimentOptions) -> Scorer:
         encoder=task.encoder,
         device=options.device,
         cache_dir=options.cache_dir,
+        executor=options.executor,
         progress=options.progress,
         keep_models=True,
     )

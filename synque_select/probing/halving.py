@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from synque_select.execution import Executor
 from synque_select.probing.probes import Probe, check_weights, probe_pool
 from synque_select.records.store import RunStore
 from synque_select.report.formats import figure_decimals, format_number
@@ -59,6 +60,7 @@ def train_and_stop_probes(
     *,
     progress: bool,
     n_workers: int = 1,
+    executor: Executor | None = None,
 ) -> list[HalvedProbe]:
     """Train on each candidate alone, and stop those that are not among the best third.
 
@@ -80,7 +82,7 @@ def train_and_stop_probes(
     names = [row.name for row in fits.ranking.candidates]
     known: dict[str, HalvedProbe] = {}
     records: list[RunRecord] = []
-    with probe_pool(fits, model_factory, store, n_workers) as pool:
+    with probe_pool(fits, model_factory, store, n_workers, executor) as pool:
         for step in budgets(fits.max_steps):
             is_last = step == fits.max_steps
             with ProgressBar(

@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from synque_select.errors import LightningError
+from synque_select.execution import Executor, ExecutorSpec, opened_executor
 from synque_select.probing.processes import WorkerPool, check_sendable
 from synque_select.probing.worker_process import ProbeWork, run_in_worker
 from synque_select.records.store import RunStore
@@ -154,6 +155,7 @@ def run_probes(
     store: RunStore | None = None,
     trainer_options: TrainerOptions | None = None,
     n_workers: int = 1,
+    executor: ExecutorSpec = None,
     progress: bool = True,
 ) -> list[RunRecord]:
     """Train a fresh module on each candidate alone, outside of any fit.
@@ -168,6 +170,7 @@ def run_probes(
         store: Where finished probes are looked up and stored; None for the default store.
         trainer_options: Arguments of the probes' Trainer: accelerator, precision, ….
         n_workers: As in `SweepOptions`.
+        executor: As in `SweepOptions`, or an executor, which stays open.
         progress: Whether to show a progress bar.
 
     Returns:
@@ -181,15 +184,23 @@ def run_probes(
     """
     check_int("n_workers", n_workers, 1)
     runs = RunStore() if store is None else store
-    with opened_fits(
-        datamodule,
-        ranking,
-        max_steps=max_steps,
-        options=options,
-        trainer_options=trainer_options,
-    ) as fits:
+    with (
+        opened_fits(
+            datamodule,
+            ranking,
+            max_steps=max_steps,
+            options=options,
+            trainer_options=trainer_options,
+        ) as fits,
+        opened_executor(executor) as where,
+    ):
         return train_probes(
-            fits, model_factory_of(model), runs, progress=progress, n_workers=n_workers
+            fits,
+            model_factory_of(model),
+            runs,
+            progress=progress,
+            n_workers=n_workers,
+            executor=where,
         )
 
 
@@ -251,7 +262,11 @@ class _ProbeTraining:
 
 
 def probe_pool(
-    fits: ShortFits, model_factory: ModelFactory, store: RunStore, n_workers: int
+    fits: ShortFits,
+    model_factory: ModelFactory,
+    store: RunStore,
+    n_workers: int,
+    executor: Executor | None = None,
 ) -> WorkerPool[Probe, tuple[ShortFit, JsonObject]]:
     """Return the pool that trains the probes that are not in the store."""
     names = {row.name for row in fits.ranking.candidates}
@@ -260,13 +275,14 @@ def probe_pool(
         for record in store.read()
         if set(record.mixture.names) <= names
     }
-    if n_workers > 1:
+    if n_workers > 1 or (executor is not None and executor.is_remote):
         fits = replace(fits, datamodule=fits.datamodule.detached())
     return WorkerPool(
         _ProbeTraining(fits, model_factory, finished),
         n_workers,
         name_of=lambda probe: f"the probe of {probe.name}",
         package=package_of(fits.datamodule) or "pytorch_lightning",
+        executor=executor,
     )
 
 
@@ -277,13 +293,14 @@ def train_probes(
     *,
     progress: bool,
     n_workers: int = 1,
+    executor: Executor | None = None,
 ) -> list[RunRecord]:
     """Train on each candidate alone, except for probes in the store, and store each as a record."""
     names = [row.name for row in fits.ranking.candidates]
     records: dict[str, RunRecord] = {}
     with (
         ProgressBar(total=len(names), desc="probes", unit="probe", disable=not progress) as bar,
-        probe_pool(fits, model_factory, store, n_workers) as pool,
+        probe_pool(fits, model_factory, store, n_workers, executor) as pool,
     ):
         for probe, (fit, key) in pool.map(map(Probe, names)):
             check_weights(key, list(records.values()))

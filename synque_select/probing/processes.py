@@ -23,8 +23,9 @@ import selectors
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
@@ -34,6 +35,10 @@ import torch
 
 from synque_select import errors
 from synque_select.errors import LightningError, SynqueError
+from synque_select.execution.base import Executor, UnitFailure
+from synque_select.execution.calls import calls_of
+from synque_select.execution.environment import TorchState
+from synque_select.execution.processes import ProcessExecutor
 from synque_select.utils.rank_variables import without_rank_variables
 
 __all__ = ["WorkerPool", "WorkerProcess", "check_sendable"]
@@ -75,7 +80,8 @@ class WorkerProcess:
         finally:
             os.close(writer)
         self.answers: IO[bytes] = os.fdopen(reader, "rb")
-        self._package, self._n_threads = package, n_threads
+        self._package = package
+        self._torch_state = replace(TorchState.here(), threads=n_threads)
 
     def start(self, run: Callable[[Any], Any]) -> None:
         """Send the function and the state of torch that changes results."""
@@ -83,11 +89,7 @@ class WorkerProcess:
             "script": _running_script(),
             "sys_path": sys.path,
             "package": self._package,
-            "n_threads": self._n_threads,
-            "default_dtype": str(torch.get_default_dtype()).removeprefix("torch."),
-            "matmul_precision": torch.get_float32_matmul_precision(),
-            "deterministic": torch.are_deterministic_algorithms_enabled(),
-            "warn_only": torch.is_deterministic_algorithms_warn_only_enabled(),
+            "torch": vars(self._torch_state),
         }
         assert self._process.stdin is not None
         with suppress(BrokenPipeError):  # the worker has died, so its answer is empty
@@ -177,6 +179,8 @@ class WorkerPool(Generic[_U, _R]):
         n_workers: Number of processes; with 1, this process runs all units.
         name_of: Takes a unit and returns what an error message calls it.
         package: The package of Lightning that trains.
+        executor: Where to run the units instead; None for processes of this pool. Of processes of
+            its own, an executor gives this pool the number and the devices.
 
     Example:
         >>> with WorkerPool(abs, 1, name_of=str) as pool:
@@ -191,9 +195,18 @@ class WorkerPool(Generic[_U, _R]):
         *,
         name_of: Callable[[_U], str],
         package: str = "pytorch_lightning",
+        executor: Executor | None = None,
     ) -> None:
         self._run, self._n_workers, self._name_of = run, n_workers, name_of
         self._package = package
+        self._variables: Sequence[Mapping[str, str]] = ()
+        self._executor = None
+        if isinstance(executor, ProcessExecutor):
+            # these workers know the user's script, which may define the model
+            self._variables = executor.variables
+            self._n_workers = len(self._variables)
+        elif executor is not None and executor.is_remote:
+            self._executor = executor
         self._workers: list[WorkerProcess] = []
 
     def map(self, units: Iterable[_U]) -> Iterator[tuple[_U, _R]]:
@@ -202,7 +215,10 @@ class WorkerPool(Generic[_U, _R]):
         Raises:
             LightningError: The function cannot be sent to another process, or a process has ended.
         """
-        if self._n_workers == 1:
+        if self._executor is not None:
+            yield from self._map_elsewhere(self._executor, units)
+            return
+        if self._n_workers == 1 and not self._variables:
             for unit in units:
                 yield unit, self._run(unit)
             return
@@ -222,6 +238,15 @@ class WorkerPool(Generic[_U, _R]):
                         worker.send(following)
                         selector.register(worker.answers, selectors.EVENT_READ, (worker, following))
 
+    def _map_elsewhere(self, executor: Executor, units: Iterable[_U]) -> Iterator[tuple[_U, _R]]:
+        given: dict[str, _U] = {}
+        for call, result in executor.run(
+            calls_of(executor, self._run, units, name_of=self._name_of, given=given)
+        ):
+            if isinstance(result, UnitFailure):
+                raise result.error
+            yield given.pop(call.key), result
+
     def _start(self, n: int) -> None:
         """Start workers until there are n."""
         n_known = len(self._workers)
@@ -234,7 +259,8 @@ class WorkerPool(Generic[_U, _R]):
         n_threads = max(1, torch.get_num_threads() // self._n_workers)
         environment = without_rank_variables(os.environ)
         for i in range(n_known, n):
-            of_worker = {**environment, **_device(i), "OMP_NUM_THREADS": str(n_threads)}
+            device = self._variables[i] if self._variables else _device(i)
+            of_worker = {**environment, **device, "OMP_NUM_THREADS": str(n_threads)}
             self._workers.append(WorkerProcess(self._package, of_worker, n_threads))
         for worker in self._workers[n_known:]:  # when all have started: each waits for its imports
             worker.start(self._run)

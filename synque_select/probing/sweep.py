@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from lightning_utilities.core.rank_zero import rank_zero_info
 
 from synque_select.errors import LightningError
+from synque_select.execution import check_workers, opened_executor
 from synque_select.probing.halving import HalvedProbe, probes_table, train_and_stop_probes
 from synque_select.probing.probes import measure_untrained, opened_fits, train_probes
 from synque_select.records.correlation import correlate, surrogate_reliability
@@ -53,6 +54,9 @@ class SweepOptions(ShortFitOptions):
         n_workers: Number of probes that are trained at the same time, each in a process of its own
             with an equal share of the threads of torch, or with one of several GPUs; model and data
             must be picklable. With 1, no process is started.
+        executor: Where to encode, judge and train, such as "local:devices=0,1" or
+            "ray://HOST:PORT"; see `synque_select.execution.get_executor`. It replaces `n_workers`.
+            None for this process, or `n_workers` of them for probes.
         stop_early: Whether to stop probes that are not among the best third after a ninth of the
             steps, and again after a third. Correlations are not computed then.
 
@@ -66,11 +70,12 @@ class SweepOptions(ShortFitOptions):
     """
 
     n_workers: int = 1
+    executor: str | None = None
     stop_early: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_int("n_workers", self.n_workers, 1)
+        check_workers(self.n_workers, self.executor)
 
 
 def run_sweep(
@@ -129,25 +134,31 @@ def run_sweep(
         make_folder(run_dir)
     candidates = datamodule.candidates
     scorer = scorer or Scorer(seed=options.seed, notify=rank_zero_info)
+    scorer = scorer.on_executor(options.executor)
     ranking = scorer.cached_ranking(candidates, datamodule.real)
     print_ranking(ranking)
     sys.stdout.flush()
     runs = RunStore(store, run_dir=None if run_dir is None else Path(run_dir))
     model_factory = model_factory_of(module)
-    with opened_fits(
-        datamodule,
-        ranking,
-        max_steps=max_steps,
-        options=options,
-        trainer_options=trainer_options,
-    ) as fits:
+    with (
+        opened_fits(
+            datamodule,
+            ranking,
+            max_steps=max_steps,
+            options=options,
+            trainer_options=trainer_options,
+        ) as fits,
+        opened_executor(options.executor) as executor,
+    ):
         n_workers, records, halved = options.n_workers, [], []
         if options.stop_early:
             halved = train_and_stop_probes(
-                fits, model_factory, runs, progress=True, n_workers=n_workers
+                fits, model_factory, runs, progress=True, n_workers=n_workers, executor=executor
             )
         else:
-            records = train_probes(fits, model_factory, runs, progress=True, n_workers=n_workers)
+            records = train_probes(
+                fits, model_factory, runs, progress=True, n_workers=n_workers, executor=executor
+            )
         untrained = measure_untrained(fits, model_factory, runs)
         monitor = fits.monitor
     messages = [] if datamodule.surrogate is None else [*datamodule.surrogate.messages]

@@ -14,9 +14,8 @@ import types
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
-import torch
-
 from synque_select.errors import LightningError, SynqueError
+from synque_select.execution.environment import TorchState
 from synque_select.training.lightning_compat import LightningPackage, trainer_class_in
 
 __all__ = ["main"]
@@ -94,11 +93,7 @@ def _received(source: BinaryIO) -> Callable[[Any], Any]:
         raise EOFError
     head = json.loads(line)
     sys.path[:] = head["sys_path"]
-    if head["n_threads"] is not None:
-        torch.set_num_threads(head["n_threads"])
-    torch.set_default_dtype(getattr(torch, head["default_dtype"]))
-    torch.set_float32_matmul_precision(head["matmul_precision"])
-    torch.use_deterministic_algorithms(head["deterministic"], warn_only=head["warn_only"])
+    TorchState(**head["torch"]).restore()
     unpickler = _Unpickler(source)
     unpickler.script, unpickler.package = head["script"], head["package"]
     run: Callable[[Any], Any] = unpickler.load()

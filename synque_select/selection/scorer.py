@@ -344,6 +344,11 @@ class Scorer:
             cache_dir=cache_dir,
         )
 
+    def on_executor(self, executor: ExecutorSpec) -> Scorer:
+        """Return the scorer with this executor, unless it has one or none is given."""
+        is_set = executor is None or self.executor is not None
+        return self if is_set else replace(self, executor=executor)
+
     def prepare(
         self,
         candidates: Sequence[Candidate],

@@ -16,7 +16,7 @@ from synque_select.records.store import RunStore
 from synque_select.training.bookkeeping import known_records, store_record
 from synque_select.training.comparability import content_sha256, hyper_parameters, weights_sha256
 from synque_select.training.lightning_compat import lightning_module_of, package_of
-from synque_select.training.short_fit import ModelFactory, ShortFits
+from synque_select.training.short_fit import ModelFactory, ShortFit, ShortFits
 from synque_select.tuning.distributed import Ranks
 from synque_select.tuning.mixture_scores import MixtureScores
 from synque_select.tuning.result import MIXTURE, PARAMETERS, SECONDS
@@ -231,15 +231,28 @@ class FitObjective:
                 key = start.key(self.fits)
                 store_record(self.store, self._record(plan, mixture, key, {}, details))
             raise
-        if self.ranks.is_zero:
-            if trial is not None:
-                trial.set_user_attr(SECONDS, fit.seconds)
-                if self.scores is not None:
-                    scores = self.scores.follow_from_candidates(mixture)
-                    _set_numbers(trial, "proxy", scores)
-            details = {"probe": fit.fit_id, "seconds": fit.seconds}
-            record = self._record(plan, mixture, key, fit.metrics, details, fit.created)
-            store_record(self.store, record)
+        if not self.ranks.is_zero:
+            return fit.metrics[self.fits.monitor]
+        return self.finish(plan, trial, fit, key)
+
+    def finish(self, plan: TrialPlan, trial: Trial | None, fit: ShortFit, key: JsonObject) -> float:
+        """Store the record of a fit that has finished, and return its value.
+
+        Args:
+            plan: What was fitted.
+            trial: The trial; None if it is not known here.
+            fit: The fit.
+            key: Its comparability key.
+        """
+        mixture = Mixture.from_dict(plan["mixture"])
+        if trial is not None:
+            trial.set_user_attr(SECONDS, fit.seconds)
+            if self.scores is not None:
+                scores = self.scores.follow_from_candidates(mixture)
+                _set_numbers(trial, "proxy", scores)
+        details: JsonObject = {"probe": fit.fit_id, "seconds": fit.seconds}
+        record = self._record(plan, mixture, key, fit.metrics, details, fit.created)
+        store_record(self.store, record)
         return fit.metrics[self.fits.monitor]
 
     def untrained(self, plan: UntrainedPlan) -> RunRecord | str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from synque_select.errors import ConfigError
+from synque_select.execution import check_workers, get_executor
 from synque_select.training.short_fit import ShortFitOptions
 from synque_select.tuning.samplers import check_pruner, check_sampler
 from synque_select.utils.validation import check_int
@@ -39,6 +40,11 @@ class TuneOptions(ShortFitOptions):
         sampler: "tpe", "random", "gp", "cmaes", "qmc", or a sampler of Optuna.
         n_startup: Number of random trials after those that the proxies suggest.
         pruner: "median", "hyperband", "successive_halving", "none", or a pruner of Optuna.
+        n_workers: Number of trials that are trained at the same time, each in a process of its own
+            with an equal share of the threads of torch, or with one of several GPUs; model and data
+            must be picklable. This process alone writes the study. With several, nothing is pruned.
+        executor: Where to encode, judge and train, such as "local:devices=0,1" or
+            "ray://HOST:PORT"; see `synque_select.execution.get_executor`. It replaces `n_workers`.
         n_reports: Number of validations in a trial, including the last; with 1, nothing is pruned.
         study_name: Name of the study; the same name continues it. None for a name made from the
             task and a hash of data and budget.
@@ -65,6 +71,8 @@ class TuneOptions(ShortFitOptions):
     sampler: str | BaseSampler = "tpe"
     n_startup: int = 5
     pruner: str | BasePruner = "median"
+    n_workers: int = 1
+    executor: str | None = None
     n_reports: int = 4
     study_name: str | None = None
     storage: str | Path | BaseStorage | None = None
@@ -83,10 +91,16 @@ class TuneOptions(ShortFitOptions):
             raise ConfigError(
                 f"hyper_parameters={self.hyper_parameters!r}: allowed is a function of a trial"
             )
+        check_workers(self.n_workers, self.executor)
         check_sampler(self.sampler)
         check_pruner(self.pruner)
 
     @property
     def n_validations(self) -> int:
         """Number of validations in a trial; 1 if nothing is pruned."""
-        return 1 if self.pruner == "none" else self.n_reports
+        return 1 if self.pruner == "none" or self.is_side_by_side else self.n_reports
+
+    @property
+    def is_side_by_side(self) -> bool:
+        """Whether trials are trained in other processes, which cannot ask the pruner."""
+        return self.n_workers > 1 or get_executor(self.executor).is_remote

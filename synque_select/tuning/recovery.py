@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from synque_select.errors import RecordError
 from synque_select.tuning.result import PARAMETERS
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 __all__ = ["LeftOut", "Worker"]
+
+_Chosen = TypeVar("_Chosen")
 
 _WORKER, _ENDED = "worker", "ended"
 _ERROR, _INTERRUPTION = "error", "interruption"
@@ -78,6 +81,7 @@ class Worker:
         self._silence_s, self._has_heartbeats = silence_s, has_heartbeats
         self._identity = process_identity()
         self._number: int | None = None  # of the trial that it runs
+        self._begun: dict[int, int] = {}  # numbers and ids of the trials that others train for it
         # when this process first saw a running trial that nobody had signed
         self._unsigned_since: dict[int, float] = {}
 
@@ -127,6 +131,83 @@ class Worker:
                 raise _not_written(error) from error
             raise
         except StorageInternalError as error:
+            raise _not_written(error) from error
+        return True
+
+    def begin(self, choose: Callable[[Trial], _Chosen]) -> tuple[Trial, _Chosen] | None:
+        """Ask the study for a trial and let it choose; None if those that run are enough.
+
+        It runs until `end` or `give_up`.
+
+        Args:
+            choose: Takes the trial and returns what it has chosen.
+        """
+        while True:
+            trials = self._study.get_trials(deepcopy=False)
+            running = sum(trial.state.name == "RUNNING" for trial in trials)
+            waits = any(trial.state.name == "WAITING" for trial in trials)
+            if not waits and sum(map(is_finished, trials)) + running >= self._n_trials:
+                return None
+            trial = self._study.ask()
+            self._begun[trial.number] = trial._trial_id
+            self._sign(trial)
+            if self._is_superfluous(self._study.get_trials(deepcopy=False)[trial.number]):
+                trial.set_user_attr(SUPERFLUOUS, True)
+                self._tell(trial, None)
+                continue
+            try:
+                return trial, choose(trial)
+            except BaseException as error:
+                self.give_up(trial, error)
+                raise
+
+    def end(self, trial: Trial, finish: Callable[[], float]) -> bool:
+        """Store the value of a trial, and return whether it has stayed that of this worker.
+
+        Args:
+            trial: A trial of `begin`.
+            finish: Stores the results of its fit, and returns its value.
+        """
+        value = finish()
+        if math.isfinite(value):
+            store_checksum(trial, value)
+            return self._tell(trial, value)
+        trial.set_user_attr(UNDEFINED, str(value))
+        self._tell(trial, None)
+        return True
+
+    def give_up(self, trial: Trial, error: BaseException) -> None:
+        """Note that a trial of `begin` has ended without a value; it will be repeated."""
+        with suppress(Exception):  # the error itself is raised
+            is_error = isinstance(error, Exception)
+            trial.set_user_attr(_ENDED, _ERROR if is_error else _INTERRUPTION)
+            self._tell(trial, None)
+
+    def beat(self) -> None:
+        """Write a sign of life of each trial of `begin`."""
+        if self._has_heartbeats:
+            for trial_id in [*self._begun.values()]:
+                with suppress(Exception):  # a busy storage; the next sign may succeed
+                    self._study._storage.record_heartbeat(trial_id)  # type: ignore[attr-defined]
+
+    def _tell(self, trial: Trial, value: float | None) -> bool:
+        """Tell the study the end of a trial of `begin`; False if another worker repeats it.
+
+        Raises:
+            RecordError: The study cannot be written.
+        """
+        from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
+        from optuna.trial import TrialState
+
+        self._begun.pop(trial.number, None)
+        try:
+            if value is None:
+                self._study.tell(trial, state=TrialState.FAIL)
+            else:
+                self._study.tell(trial, value)
+        except (ValueError, UpdateFinishedTrialError):
+            return False
+        except (AssertionError, StorageInternalError) as error:
             raise _not_written(error) from error
         return True
 
@@ -209,6 +290,8 @@ class Worker:
 
     def _is_left(self, trial: FrozenTrial) -> bool:
         worker = trial.user_attrs.get(_WORKER)
+        if trial.number in self._begun:
+            return False
         if worker is not None:
             return bool(worker == self._identity or has_ended(worker))
         # by the clock of this process: that of another machine may be wrong

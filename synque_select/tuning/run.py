@@ -13,6 +13,7 @@ from lightning_utilities.core.rank_zero import rank_zero_info
 
 from synque_select.data.candidate import Candidate, RealSample
 from synque_select.errors import ConfigError, LightningError, ProxyError, did_you_mean
+from synque_select.execution import opened_executor
 from synque_select.records.correlation import reliability_messages, surrogate_reliability
 from synque_select.records.store import RunStore
 from synque_select.records.tuning_result import TuningResult
@@ -44,6 +45,7 @@ from synque_select.tuning.options import TuneOptions
 from synque_select.tuning.recovery import Worker
 from synque_select.tuning.result import result_of
 from synque_select.tuning.samplers import study_pruner, study_sampler
+from synque_select.tuning.side_by_side import run_side_by_side
 from synque_select.tuning.space import MixtureSpace, starting_mixtures
 from synque_select.tuning.storages import heartbeat_of, open_storage, shown_storage
 from synque_select.tuning.studies import MISSED_HEARTBEATS, open_study, quiet_optuna, require_optuna
@@ -53,6 +55,7 @@ from synque_select.utils.json_types import JsonObject
 from synque_select.utils.process_state import seeded
 from synque_select.utils.progress import ProgressBar
 from synque_select.utils.validation import check_int
+from synque_select.utils.wording import counted
 
 if TYPE_CHECKING:
     from synque_select.training.datamodule import AnySynqueDataModule
@@ -117,7 +120,9 @@ def tune_mixture(
         datamodule=datamodule,
         max_steps=max_steps,
         options=options,
-        scorer=scorer or Scorer(seed=options.seed, notify=rank_zero_info),
+        scorer=(scorer or Scorer(seed=options.seed, notify=rank_zero_info)).on_executor(
+            options.executor
+        ),
         store=runs,
         trainer_options={"devices": 1, **(trainer_options or {})},
         progress=progress,
@@ -193,6 +198,11 @@ class _Tuning:
         if self.options.proxy is not None:
             return self._search(self._by_proxy(self.options.proxy), None)
         ranks = Ranks(self.datamodule, self.trainer_options)
+        if ranks.n_ranks > 1 and self.options.is_side_by_side:
+            raise ConfigError(
+                f"the trials of {counted(ranks.n_ranks, 'rank')} run one after another: leave "
+                "n_workers= and executor= out, or use devices=1"
+            )
         try:
             return self._fit(ranks)
         except BaseException as error:
@@ -353,17 +363,35 @@ class _Tuning:
             silence_s=MISSED_HEARTBEATS * options.heartbeat_s,
             has_heartbeats=heartbeat_of(storage) is not None,
         )
+        objective, side_by_side = search.objective, None
+        if options.is_side_by_side and isinstance(objective, FitObjective):
+            side_by_side = objective
         with ProgressBar(desc="trials", unit="trial", disable=not self.progress) as bar:
-            while worker.wait_for_work():
-                worker.try_one(search.objective)
-                bar.update()
+            if side_by_side is not None:
+                with opened_executor(options.executor) as executor:
+                    run_side_by_side(
+                        worker,
+                        side_by_side,
+                        n_workers=options.n_workers,
+                        executor=executor if executor.is_remote else None,
+                        heartbeat_s=options.heartbeat_s,
+                        bar=bar,
+                    )
+            else:
+                while worker.wait_for_work():
+                    worker.try_one(search.objective)
+                    bar.update()
         result = result_of(
             study,
             plan,
             options,
             storage=shown_storage(location),
             budget=self._budget(space),
-            messages=[*search.prepared.messages, *self._surrogate_messages(name, space)],
+            messages=[
+                *search.prepared.messages,
+                *self._surrogate_messages(name, space),
+                *([_NOT_PRUNED] if side_by_side and options.pruner != "none" else []),
+            ],
             ranking=search.ranking,
         )
         if ranks is not None and isinstance(search.objective, FitObjective):
@@ -415,6 +443,7 @@ class _Tuning:
         }
 
 
+_NOT_PRUNED = "no trial was pruned, as trials in other processes do not report to the pruner"
 _PREFERS_MANY = (
     "on a surrogate validation set, mixtures of many candidates look better than they are, as part "
     "of it is like their own training data: k_range=(3, 3) compares mixtures of one size"
