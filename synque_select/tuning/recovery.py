@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -148,7 +149,10 @@ class Worker:
             waits = any(trial.state.name == "WAITING" for trial in trials)
             if not waits and sum(map(is_finished, trials)) + running >= self._n_trials:
                 return None
-            trial = self._study.ask()
+            with warnings.catch_warnings():
+                # `beat` gives the signs of life that `Study.optimize` would
+                warnings.filterwarnings("ignore", message="Heartbeat of storage is supposed")
+                trial = self._study.ask()
             self._begun[trial.number] = trial._trial_id
             self._sign(trial)
             if self._is_superfluous(self._study.get_trials(deepcopy=False)[trial.number]):

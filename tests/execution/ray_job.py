@@ -25,8 +25,15 @@ from ray.cluster_utils import Cluster  # noqa: E402
 
 from synque_select import rank  # noqa: E402
 from synque_select.execution import Executor, get_executor  # noqa: E402
+from synque_select.probing.probes import run_probes  # noqa: E402
+from synque_select.records.store import RunStore  # noqa: E402
+from synque_select.selection.scorer import Scorer  # noqa: E402
+from synque_select.tuning import TuneOptions, tune_mixture  # noqa: E402
 from synque_select.types import Ranking  # noqa: E402
 from tests.execution.encoders import SlowLetters  # noqa: E402
+from tests.execution.models import SlowModel  # noqa: E402
+from tests.execution.units import Work  # noqa: E402
+from tests.training.tiny import TinyModel, candidates, data_module, real_sample  # noqa: E402
 
 N_CANDIDATES, N_EXAMPLES = 11, 20
 SUITE = ["mmd", "pad", "coverage", "ngram"]
@@ -94,6 +101,18 @@ def remove_when(cluster: Cluster, node: object, log: Path, n: int) -> threading.
     return thread
 
 
+def with_second(add_node: Callable[[], object], executor: Executor, folder: Path) -> object:
+    """Add the second node, and wait until the executor has a worker on it."""
+    node = add_node()
+    processes: set[object] = set()
+    for attempt in range(200):
+        units = [Work(f"{attempt}-{i}", str(folder / "warm"), "takes time") for i in range(4)]
+        processes = {pid for _, pid in executor.run(units)}
+        if len(processes) == 2:
+            return node
+    raise AssertionError(f"{processes} after {attempt} attempts")
+
+
 def judge_log() -> Path:
     return Path(os.environ["SLOW_JUDGE_LOG"])
 
@@ -123,8 +142,9 @@ def judged(
     alone = rows("judged-alone", None)
     n_prompts = len(lines(judge_log()))
     judge_log().unlink()
+    node = with_second(add_node, executor, folder)
     before = vars(executor.counts).copy()
-    thread = remove_when(cluster, add_node(), judge_log(), 40)
+    thread = remove_when(cluster, node, judge_log(), 40)
     lost = rows("judged-by-two", executor)
     thread.join(60)
     asked = Counter(line.partition(":")[2] for line in lines(judge_log()))
@@ -139,6 +159,60 @@ def judged(
         "asked again": len(lines(judge_log())) - known,
         "lost": executor.counts.lost - before["lost"],
     }
+
+
+def probed(
+    cluster: Cluster, add_node: Callable[[], object], executor: Executor, folder: Path
+) -> dict[str, object]:
+    """Train probes with the loss of a node, and compare with those of one process."""
+    log = Path(os.environ["SLOW_STEPS_LOG"])
+    ranking = rank(candidates(), real_sample(), proxies=["ngram"], cache_dir=folder, progress=False)
+
+    def metrics(where: str, executor: Executor | None) -> list[object]:
+        records = run_probes(
+            SlowModel,
+            data_module(),
+            ranking,
+            max_steps=4,
+            store=RunStore(folder / where / "records.sqlite"),
+            trainer_options={"accelerator": "cpu", "default_root_dir": str(folder)},
+            executor=executor,
+            progress=False,
+        )
+        return [(record.run_id, record.mixture.names, dict(record.metrics)) for record in records]
+
+    alone = metrics("probed-alone", None)
+    log.unlink()
+    node = with_second(add_node, executor, folder)
+    before = vars(executor.counts).copy()
+    thread = remove_when(cluster, node, log, 3)
+    lost = metrics("probed-by-two", executor)
+    thread.join(60)
+    return {
+        "equal": lost == alone,
+        "steps": len(lines(log)),
+        "lost": executor.counts.lost - before["lost"],
+        "started": executor.counts.started - before["started"],
+    }
+
+
+def tuned(folder: Path) -> dict[str, object]:
+    """Run a study whose trials are trained by the cluster."""
+
+    def values(where: str, **options: object) -> list[object]:
+        result = tune_mixture(
+            TinyModel,
+            data_module(),
+            max_steps=2,
+            options=TuneOptions(n_trials=3, n_startup=1, pruner="none", **options),  # type: ignore[arg-type]
+            scorer=Scorer(["ngram"], top_k=2, cache_dir=folder, progress=False),
+            store=folder / where / "records.sqlite",
+            trainer_options={"accelerator": "cpu"},
+            progress=False,
+        )
+        return [(trial.weights, trial.value) for trial in result.trials]
+
+    return {"equal": values("tuned-alone") == values("tuned-by-ray", executor="ray:workers=1")}
 
 
 def main(folder: Path) -> dict[str, object]:
@@ -160,6 +234,9 @@ def main(folder: Path) -> dict[str, object]:
                 **counts,
             }
             result["judging"] = judged(cluster, add_node, executor, folder)
+            result["probes"] = probed(cluster, add_node, executor, folder)
+            executor.close()  # the study has workers of its own
+            result["trials"] = tuned(folder)
             n_before = executor.counts.started
             again = ranked(folder / "driver", executor=executor)
             result["again"] = {

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -23,14 +25,15 @@ pytestmark = pytest.mark.skipif(
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def processes_with(mark: str) -> list[str]:
-    """Return the commands of the processes that have a text in their environment."""
-    commands = []
+def processes_with(mark: str) -> dict[int, str]:
+    """Return the commands of the processes that have a text in their environment, by id."""
+    commands = {}
     for folder in Path("/proc").iterdir():
         if folder.name.isdecimal() and int(folder.name) != os.getpid():
             try:
                 if mark.encode() in (folder / "environ").read_bytes():
-                    commands.append((folder / "cmdline").read_text().replace("\0", " "))
+                    command = (folder / "cmdline").read_text().replace("\0", " ")
+                    commands[int(folder.name)] = command.strip()
             except OSError:  # ended, or of another user
                 continue
     return commands
@@ -45,24 +48,29 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         "PYTHONPATH": str(ROOT),
         "SLOW_ENCODER_LOG": str(folder / "log"),
         "SLOW_JUDGE_LOG": str(folder / "judged"),
+        "SLOW_STEPS_LOG": str(folder / "steps"),
         "RAY_USAGE_STATS_ENABLED": "0",
         "OMP_NUM_THREADS": "1",
         "SYNQUE_TEST_MARK": mark,
     }
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.execution.ray_job", str(folder)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=500,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    outcome: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    deadline = time.monotonic() + 60  # workers of a lost node notice it after a moment
-    while (left := processes_with(mark)) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    outcome["left"] = left
-    return outcome
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "tests.execution.ray_job", str(folder)],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=500,
+        )
+        assert done.returncode == 0, done.stderr[-4000:]
+        outcome: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        deadline = time.monotonic() + 60  # workers of a lost node notice it after a moment
+        while (left := processes_with(mark)) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        return {**outcome, "left": list(left.values())}
+    finally:  # daemons of a cluster outlive a failure of the process that started them
+        for process in processes_with(mark):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
 
 
 def test_a_node_lost_while_encoding_changes_nothing(outcome: dict[str, Any]):
@@ -84,6 +92,18 @@ def test_a_node_lost_while_judging_loses_no_answer(outcome: dict[str, Any]):
     assert judging["twice"] <= 32
     assert judging["most"] <= 2
     assert judging["asked again"] == 0
+
+
+def test_a_node_lost_while_probes_train_changes_nothing(outcome: dict[str, Any]):
+    probes = outcome["probes"]
+    assert probes["equal"]
+    assert probes["lost"] == 1
+    assert probes["started"] == 5 + 1
+    assert probes["steps"] <= (5 + 1) * 4
+
+
+def test_trials_of_a_cluster_are_those_of_this_process(outcome: dict[str, Any]):
+    assert outcome["trials"] == {"equal": True}
 
 
 def test_a_finished_ranking_needs_no_worker(outcome: dict[str, Any]):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +38,8 @@ class Work:
             raise DependencyError("x", extra="y", purpose="z")
         if self.what == "fails":
             raise ZeroDivisionError("by zero")
+        if self.what == "takes time":
+            time.sleep(0.5)
         if self.what == "environment":
             return dict(os.environ), torch.get_num_threads()
         return worker.keep("model:a", os.getpid)

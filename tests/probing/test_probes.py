@@ -371,12 +371,12 @@ def test_probes_that_cannot_be_saved_are_printed(
 
 def test_probes_side_by_side_are_equal_bit_by_bit(tmp_path, store):
     model, results = TinyModel(), []
-    for n_workers in (1, 2):
-        run_small_sweep(model, tmp_path, {"n_workers": n_workers})
+    for options in ({"n_workers": 1}, {"n_workers": 2}, {"executor": "local:devices=0,1"}):
+        run_small_sweep(model, tmp_path, options)
         results.append({r.run_id: (r.kind, r.key_hash, dict(r.metrics)) for r in store.read()})
         store.path.unlink()
     assert len(results[0]) == 6
-    assert results[0] == results[1]
+    assert results[0] == results[1] == results[2]
 
 
 def test_probes_that_are_stopped_early_are_never_compared_as_finished(tmp_path, store, capsys):
