@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from synque_select.cli.options import add_compute_options, flat
+from synque_select.cli.options import add_compute_options, executor_of, flat
 from synque_select.errors import ConfigError, DataError, RecordError
 from synque_select.utils.wording import counted
 
@@ -144,7 +144,7 @@ def _draw(options: Namespace) -> tuple[QuestionSheet, Camps | None]:
         seed=options.seed,
         device=options.device,
         cache_dir=options.cache_dir,
-        executor=options.executor,
+        executor=executor_of(options),
         progress=not options.quiet,
     )
     scoring = scorer.score(candidates, real)

@@ -44,6 +44,7 @@ __all__ = [
     "comma_list",
     "command_line",
     "configs_help",
+    "executor_of",
     "flat",
     "help_formatter",
     "lightning_cli",
@@ -127,7 +128,29 @@ def add_compute_options(parser: ArgumentParser, *, quiet: str = "hide progress b
         "ray://HOST:PORT for another; of Ray also ray:cpus=4:gpus=1:workers=8, the first two per "
         "worker",
     )
+    parser.add_argument(
+        "--devices",
+        metavar="LIST",
+        help="GPUs of --executor local, such as 0,1: the same as --executor local:devices=0,1",
+    )
     parser.add_argument("--quiet", action="store_true", help=quiet)
+
+
+def executor_of(options: Namespace) -> str | None:
+    """Return the executor that the options name.
+
+    Raises:
+        ConfigError: --devices is given for an executor other than local.
+    """
+    if options.devices is None:
+        executor: str | None = options.executor
+        return executor
+    if options.executor not in (None, "local"):
+        raise ConfigError(
+            f"--devices {options.devices} is for --executor local; --executor {options.executor} "
+            "says itself where it computes"
+        )
+    return f"local:devices={options.devices}"
 
 
 def check_values(parser: ArgumentParser, options: Namespace) -> None:

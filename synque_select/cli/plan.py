@@ -38,8 +38,10 @@ def run(options: Namespace) -> int:
     """
     from synque_select.selection.plan_folder import make_plan
 
-    if options.executor is not None:
-        raise ConfigError("--executor: leave it out, as the processes of work compute a plan")
+    if options.executor is not None or options.devices is not None:
+        raise ConfigError(
+            "--executor and --devices: leave them out, as the processes of work compute a plan"
+        )
     folder = Path(options.out).absolute()
     kept = {name: value for name, value in vars(options).items() if name not in ("config", "out")}
     given = Namespace(**kept)

@@ -17,6 +17,7 @@ from synque_select.cli.options import (
     NONE_IS_CLOSE,
     PROXIES_HELP,
     add_compute_options,
+    executor_of,
     flat,
     proxy_options,
 )
@@ -433,7 +434,7 @@ def _scorer(options: Namespace) -> Scorer:
         label_filter=_label_filter(options.label_filter, relabel=options.relabel),
         relabel=options.relabel,
         answers=options.answers,
-        executor=options.executor,
+        executor=executor_of(options),
     )
 
 

@@ -61,7 +61,7 @@ def run_side_by_side(
     Args:
         worker: This process as a worker of the study.
         objective: What a trial is.
-        n_workers: Number of trials at the same time, if there is no executor.
+        n_workers: Number of trials at the same time, without an executor.
         executor: Where to train; None for processes of this machine.
         heartbeat_s: Seconds between signs of life of the trials.
         bar: Counts the trials.

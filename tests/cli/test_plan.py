@@ -122,7 +122,7 @@ def test_bad_input(folder: Path, capsys: pytest.CaptureFixture[str]):
         return " ".join(capsys.readouterr().err.split())
 
     assert "nothing holds no plan" in error("gather", "nothing")
-    assert "--executor: leave it out" in error(
+    assert "--executor and --devices: leave them out" in error(
         "plan", *options(), "--out", "plan", "--executor", "local"
     )
     assert main(["plan", *options(), "--out", "plan"]) == 0

@@ -39,9 +39,8 @@ def processes_with(mark: str) -> dict[int, str]:
     return commands
 
 
-@pytest.fixture(scope="module")
-def outcome(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    folder = tmp_path_factory.mktemp("ray")
+def run_job(folder: Path) -> dict[str, Any]:
+    """Run the job and return what it printed, and which of its processes are left."""
     mark = f"mark-{uuid.uuid4().hex}"
     environment = {
         **os.environ,
@@ -73,7 +72,9 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
                 os.kill(process, signal.SIGKILL)
 
 
-def test_a_node_lost_while_encoding_changes_nothing(outcome: dict[str, Any]):
+# one test, as each process of pytest would start a cluster of its own for its part of several
+def test_a_node_lost_in_the_middle_changes_nothing(tmp_path: Path):
+    outcome = run_job(tmp_path)
     encoding = outcome["encoding"]
     assert encoding["equal"]
     assert encoding["lost"] == 1
@@ -82,8 +83,6 @@ def test_a_node_lost_while_encoding_changes_nothing(outcome: dict[str, Any]):
     assert encoding["batches"] <= 12 + 1
     assert encoding["pids"] == 2
 
-
-def test_a_node_lost_while_judging_loses_no_answer(outcome: dict[str, Any]):
     judging = outcome["judging"]
     assert judging["equal"]
     assert judging["lost"] == 1
@@ -93,28 +92,15 @@ def test_a_node_lost_while_judging_loses_no_answer(outcome: dict[str, Any]):
     assert judging["most"] <= 2
     assert judging["asked again"] == 0
 
-
-def test_a_node_lost_while_probes_train_changes_nothing(outcome: dict[str, Any]):
     probes = outcome["probes"]
     assert probes["equal"]
     assert probes["lost"] == 1
     assert probes["started"] == 5 + 1
     assert probes["steps"] <= (5 + 1) * 4
 
-
-def test_trials_of_a_cluster_are_those_of_this_process(outcome: dict[str, Any]):
     assert outcome["trials"] == {"equal": True}
-
-
-def test_a_finished_ranking_needs_no_worker(outcome: dict[str, Any]):
-    assert outcome["again"] == {"equal": True, "more units": 0}
-
-
-def test_nodes_with_a_cache_of_their_own_return_arrays(outcome: dict[str, Any]):
-    assert outcome["caches of the nodes"] == 0
-
-
-def test_no_process_is_left(outcome: dict[str, Any]):
+    assert outcome["again"] == {"equal": True, "more units": 0}  # all is in the driver's cache
+    assert outcome["caches of the nodes"] == 0  # they return arrays
     assert outcome["left"] == []
 
 
