@@ -77,8 +77,8 @@ class EncoderSource:
         if encoder.key != self.key:
             raise ExecutorError(
                 f"the encoder is not the same everywhere: {self.key} in the driver, {encoder.key} "
-                "in a worker. Name revision and precision, as in encoder='sentence-transformers:"
-                "model_id=NAME@REVISION:precision=float32'"
+                "in a worker. Name revision and precision, as in "
+                "encoder='NAME@REVISION:precision=float32'"
             )
         return encoder
 
