@@ -18,6 +18,7 @@ from synque_select.execution.base import Executor, Shared, Worker
 from synque_select.proxies.base import BaseProxy, ProxyInput
 from synque_select.selection.proxy_scores import score_by, usable_device
 from synque_select.selection.score_cache import packed_scores
+from synque_select.utils.device import given_device_memory, max_device_memory
 from synque_select.utils.wording import counted
 
 __all__ = ["ScoreProxy", "proxy_units"]
@@ -65,6 +66,7 @@ class ScoreProxy:
         seed: Random seed.
         device: The device that the user asked for; None for a GPU if the worker has one.
         content: What identifies the inputs, as plain values.
+        max_memory: The bound of `max_device_memory`.
     """
 
     proxy: BaseProxy
@@ -72,6 +74,7 @@ class ScoreProxy:
     seed: int
     device: str | None
     content: Mapping[str, object]
+    max_memory: int | None = None
 
     @cached_property
     def key(self) -> str:
@@ -91,7 +94,8 @@ class ScoreProxy:
         # a worker sees its own GPU only, which is the first there
         device = usable_device(None if self.device is None else torch.device(self.device).type)
         started = time.perf_counter()
-        scores = score_by(self.proxy, inputs, self.seed, device)
+        with max_device_memory(self.max_memory):
+            scores = score_by(self.proxy, inputs, self.seed, device)
         return packed_scores(scores, time.perf_counter() - started)
 
 
@@ -120,6 +124,8 @@ def proxy_units(
             executor.share(SentInput.of(part, embedded=embedded)) for part in inputs
         ]
     return [
-        ScoreProxy(proxy, shared[proxy.needs_embeddings], seed, device, content)
+        ScoreProxy(
+            proxy, shared[proxy.needs_embeddings], seed, device, content, given_device_memory()
+        )
         for proxy in proxies
     ]

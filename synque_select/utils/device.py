@@ -13,7 +13,15 @@ from synque_select.errors import ConfigError
 from synque_select.utils.memory import is_out_of_memory
 from synque_select.utils.process_state import free_device_memory
 
-__all__ = ["Copier", "batch_bytes", "check_fits", "in_batches", "max_device_memory", "prefetched"]
+__all__ = [
+    "Copier",
+    "batch_bytes",
+    "check_fits",
+    "given_device_memory",
+    "in_batches",
+    "max_device_memory",
+    "prefetched",
+]
 
 # what the caches of a CPU hold: each iteration of a fit reads all rows of its batch again
 _CPU_BYTES = 16 * 2**20
@@ -54,6 +62,11 @@ def max_device_memory(n_bytes: int | None) -> Iterator[None]:
         yield
     finally:
         _given.reset(token)
+
+
+def given_device_memory() -> int | None:
+    """Return the bound of `max_device_memory`, to set it in another process."""
+    return _given.get()
 
 
 def batch_bytes(like: torch.Tensor) -> int:
