@@ -19,7 +19,7 @@ from synque_select.data.examples import Examples
 from synque_select.data.left_out import left_out_messages
 from synque_select.data.view_messages import view_messages
 from synque_select.encoders import BaseEncoder, embed, get_encoder
-from synque_select.errors import ProxyError
+from synque_select.errors import ConfigError, ProxyError
 from synque_select.execution.base import Executor, UnitFailure
 from synque_select.execution.encoding import EncoderSource, encode_missing
 from synque_select.proxies.base import BaseProxy, ProxyInput, ProxyScores
@@ -143,10 +143,12 @@ def score(
         ProxyError: A proxy cannot score this data.
     """
     folder = cache_root(cache_dir)
+    remote = None
+    if executor is not None and executor.is_remote:
+        remote = _Elsewhere(executor, None if device is None else str(device))
     with preserved_state():
         started = time.perf_counter()
-        place = usable_device(device)
-        remote = executor if executor is not None and executor.is_remote else None
+        place = usable_device(device) if remote is None else _device_here(device)
         encoded = _encoded([real, *candidates], suite, encoder, place, folder, progress, remote)
         encode_s = time.perf_counter() - started
         copied, copies = kept_real_copies(candidates, real, folder)
@@ -301,7 +303,7 @@ def _encoded(
     device: torch.device,
     folder: Path,
     progress: bool,
-    executor: Executor | None = None,
+    elsewhere: _Elsewhere | None = None,
 ) -> _Encoded:
     """Hash every view, and embed them if a proxy asks for it; the encoder is freed afterwards."""
     with_labels = any(proxy.needs_labels for proxy in suite)
@@ -310,10 +312,10 @@ def _encoded(
     model = get_encoder(encoder, examples[0].modality, device=device)
     try:
         n_elsewhere = 0
-        if executor is not None:
-            source = EncoderSource(encoder, model.modality, str(device), model.key)
+        if elsewhere is not None:
+            source = EncoderSource(encoder, model.modality, elsewhere.device, model.key)
             n_elsewhere = encode_missing(
-                executor, source, model, examples, folder, progress=progress
+                elsewhere.executor, source, model, examples, folder, progress=progress
             )
         embedded = [embed(model, e, cache_dir=folder, progress=progress) for e in examples]
         info = EncoderInfo(model.id, model.revision, int(embedded[0].embeddings.shape[1]))
@@ -353,22 +355,22 @@ def _scores(
     device: torch.device,
     kept: ScoreCache,
     progress: bool,
-    executor: Executor | None,
+    elsewhere: _Elsewhere | None,
 ) -> tuple[dict[str, ProxyScores], dict[str, float], tuple[str, ...]]:
     scores, seconds, reused = {}, {}, []
-    elsewhere: dict[str, bytes] = {}
-    if executor is not None and executor.takes_data:
-        elsewhere = _scored_elsewhere(executor, inputs, suite, seed, device, kept)
+    computed: dict[str, bytes] = {}
+    if elsewhere is not None and elsewhere.executor.takes_data:
+        computed = _scored_elsewhere(elsewhere, inputs, suite, seed, kept)
     bar = ProgressBar(
         suite, desc="scoring", unit="proxy", delay=2, leave=False, disable=not progress
     )
     for proxy in bar:
         bar.set_postfix_str(proxy.key)
-        here = proxy if executor is None else proxy.on_executor(executor)
+        here = proxy if elsewhere is None else proxy.on_executor(elsewhere.executor)
         score = partial(score_by, here, inputs, seed, device)
         of_mixture = partial(proxy.mixture_score, inputs[0], inputs[1:], seed=seed, device=device)
-        if proxy.key in elsewhere:
-            packed = elsewhere[proxy.key]
+        if proxy.key in computed:
+            packed = computed[proxy.key]
             scores[proxy.key], seconds[proxy.key] = unpacked_scores(packed, score, of_mixture)
             kept.keep_packed(proxy, packed)
             continue
@@ -384,12 +386,26 @@ def _scores(
     return scores, seconds, tuple(reused)
 
 
+class _Elsewhere(NamedTuple):
+    """Other processes, and the device that the user asked for; None for a GPU if there is one."""
+
+    executor: Executor
+    device: str | None
+
+
+def _device_here(device: str | torch.device | None) -> torch.device:
+    """Return the device for what this process computes itself, which may have none like that."""
+    try:
+        return usable_device(device)
+    except ConfigError:
+        return usable_device(None)
+
+
 def _scored_elsewhere(
-    executor: Executor,
+    elsewhere: _Elsewhere,
     inputs: Sequence[ProxyInput],
     suite: Sequence[BaseProxy],
     seed: int,
-    device: torch.device,
     kept: ScoreCache,
 ) -> dict[str, bytes]:
     """Score on an executor by all proxies whose scores are not in the cache but can be kept there.
@@ -398,16 +414,16 @@ def _scored_elsewhere(
     """
     missing = [proxy for proxy in suite if kept.can_keep(proxy) and not kept.has(proxy)]
     units = proxy_units(
-        executor,
+        elsewhere.executor,
         missing,
         inputs,
         seed=seed,
-        device=str(device),
+        device=elsewhere.device,
         content={**kept.data, "encoder": kept.encoder},
     )
     keys = {unit.key: unit.proxy.key for unit in units}
     packed: dict[str, bytes] = {}
-    for unit, result in executor.run(units):
+    for unit, result in elsewhere.executor.run(units):
         if isinstance(result, UnitFailure):
             raise result.error
         if result is not None:

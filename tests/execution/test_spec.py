@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
+
 import pytest
 
 from synque_select import rank
+from synque_select.cli.options import executor_of
 from synque_select.errors import ConfigError
 from synque_select.execution import get_executor
 from synque_select.execution.local import LocalExecutor
@@ -43,3 +46,15 @@ def test_a_wrong_name_is_one_error(spec: object, message: str):
 def test_it_is_an_error_before_anything_is_read():
     with pytest.raises(ConfigError, match="executor='ryy': did you mean 'ray'"):
         rank("no such file", "neither", executor="ryy")
+
+
+def test_devices_on_the_command_line():
+    def executor(**options: object) -> str | None:
+        return executor_of(Namespace(**{"executor": None, "devices": None, **options}))
+
+    assert executor() is None
+    assert executor(executor="ray") == "ray"
+    assert executor(devices="0,1") == executor(executor="local", devices="0,1")
+    assert executor(devices="0,1") == "local:devices=0,1"
+    with pytest.raises(ConfigError, match="--devices 0 is for --executor local"):
+        executor(executor="ray", devices="0")
