@@ -71,11 +71,16 @@ class BaseLLM(ABC):
             when the weights change; while it is "user", a hash of the class's source code is part
             of the key as well.
         context_length: Maximum number of tokens of prompt and answer; None if unknown.
+        can_batch: Whether it could be told to answer in batches.
+        answers_in_batches: Whether it does: answers may take hours, cost half the price, and
+            should be requested all at once.
     """
 
     id: str
     revision: str = "user"
     context_length: int | None = None
+    can_batch: bool = False
+    answers_in_batches: bool = False
 
     @cached_property
     def usage(self) -> Usage:

@@ -18,6 +18,7 @@ Engine = TypeVar("Engine", bound=BaseLLM)
 LLMSpec = BaseLLM | Mapping[str, object]
 
 _BUILT_IN = {
+    "anthropic": "synque_select.llm.anthropic.engine:AnthropicLLM",
     "openai": "synque_select.llm.openai.engine:OpenAILLM",
     "transformers": "synque_select.llm.transformers.engine:TransformersLLM",
     "vllm": "synque_select.llm.vllm.engine:VllmLLM",
@@ -82,7 +83,8 @@ def get_llm(spec: LLMSpec) -> BaseLLM:
         Traceback (most recent call last):
         ...
         synque_select.errors.ConfigError: unknown engine 'transformer': did you mean 'transformers'?
-        There are: openai, transformers, vllm
+        There are: anthropic, openai, transformers,
+        vllm
     """
     if isinstance(spec, BaseLLM):
         return spec

@@ -114,7 +114,12 @@ def test_lists_name_what_commands_take(inside: Path, capsys):
     assert proxies["pad"]["better"] == "lower"
     assert proxies["transfer"]["reads"] == "labels"
     assert {row["key"] for row in listed(capsys, "encoders")} >= {"efficientnet-lite0"}
-    assert {row["key"] for row in listed(capsys, "engines")} == {"openai", "transformers", "vllm"}
+    assert {row["key"] for row in listed(capsys, "engines")} == {
+        "anthropic",
+        "openai",
+        "transformers",
+        "vllm",
+    }
     assert "digits-fit" in {row["name"] for row in listed(capsys, "configs")}
     assert "scores" in {row["what"] for row in listed(capsys, "cache")}
     assert main(["ls", "proxys"]) == 1

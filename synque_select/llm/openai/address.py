@@ -45,7 +45,7 @@ _LEAST_RUN = 8  # characters of a part of a long secret
 _MASK = "…"
 _NO_ADDRESS = "is not the address of a server: allowed is http://… or https://…"
 # loggers of the packages that send requests: their records contain addresses
-_LOGGERS = ("httpx", "httpx2", "openai", "httpcore.http11", "httpcore2.http11")
+_LOGGERS = ("httpx", "httpx2", "openai", "anthropic", "httpcore.http11", "httpcore2.http11")
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import importlib
+import json
 import os
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -22,6 +25,7 @@ from synque_select.llm.openai.address import (
 from synque_select.llm.openai.dialect import is_about_length
 from synque_select.llm.openai.event_stream import completion_of_events
 from synque_select.llm.openai.json_access import count_at
+from synque_select.llm.openai.limited_sending import ACCEPTED_ENCODING, AnswerNotReadError
 from synque_select.llm.openai.rate_limit import RateLimiter, backoff_s, retry_after_s
 from synque_select.llm.openai.server_errors import (
     ServerError,
@@ -38,18 +42,21 @@ from synque_select.utils.wording import counted, one_line
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
-__all__ = ["Endpoint", "RequestFailed", "RetryableFailure"]
+__all__ = ["Endpoint", "HasText", "RequestFailed", "RetryableFailure", "UnreachableError"]
 
 # a server that asks for a longer pause has, in effect, refused
 _MAX_PAUSE_S = 600.0
 _MAX_SHOWN = 200
 _MAX_FORBIDDEN = 3
-_PUBLIC = "https://api.openai.com/v1"
 
 
-class _Response(Protocol):
+class HasText(Protocol):
+    """An answer of a server."""
+
     @property
-    def text(self) -> str: ...
+    def text(self) -> str:
+        """Its body."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -76,6 +83,10 @@ _CAUSES = {
 }
 
 
+class UnreachableError(LLMError):
+    """A server cannot be reached at the moment."""
+
+
 class RequestFailed(Exception):
     """Raised for a request that failed for good, up to the code that knows its prompt.
 
@@ -93,6 +104,13 @@ class RequestFailed(Exception):
 class Endpoint:
     """One model of a server, with the state that all requests to it share.
 
+    A subclass is for a server of another protocol, whose package has the same classes.
+
+    Attributes:
+        package: Name of the package that speaks the protocol, and of the extra and the engine.
+        address_variable: Environment variable with the address.
+        public: Address without `base_url` and without that variable.
+
     Args:
         model_id: Name of the model on the server.
         base_url: Address of the server, up to `/v1`, or of several servers of the same model;
@@ -108,6 +126,10 @@ class Endpoint:
         ConfigError: An argument is not allowed.
         DependencyError: The package openai is missing.
     """
+
+    package = "openai"
+    address_variable = "OPENAI_BASE_URL"
+    public = "https://api.openai.com/v1"
 
     def __init__(
         self,
@@ -131,7 +153,7 @@ class Endpoint:
             tokens_per_minute=tokens_per_minute,
             timeout_s=timeout_s,
         )
-        _check_installed()
+        _check_installed(self.package)
         self.id = model_id
         self._rate_limiter = RateLimiter(requests_per_minute, tokens_per_minute)
         self._timeout_s = timeout_s
@@ -150,12 +172,8 @@ class Endpoint:
         Raises:
             LLMError: The key is missing and no address of a server is given, or the key contains
                 characters that cannot be sent.
-            ConfigError: The address in OPENAI_BASE_URL is not allowed.
+            ConfigError: The address in the environment is not allowed.
         """
-        import openai
-
-        from synque_select.llm.openai.limited_client import ACCEPTED_ENCODING, LimitedClient
-
         key, address = os.environ.get(self._key_variable), self._where()
         variable = shown_variable(self._key_variable)
         if not key and address is None:
@@ -167,18 +185,9 @@ class Endpoint:
                 "again"
             )
         try:
-            opened = openai.AsyncOpenAI(
-                # with None, the package would look for a key in other places
-                api_key=key or "none",
-                base_url=None if address is None else address.base,
-                default_query=None if address is None or self.pool else address.query,
-                timeout=self._timeout_s,
-                default_headers={"Accept-Encoding": ACCEPTED_ENCODING},
-                http_client=LimitedClient(self.pool),
-                # retries are made here, where they share the rate limits
-                max_retries=0,
-            )
-        except (ValueError, TypeError, ImportError, openai.OpenAIError) as error:
+            # with None, the package would look for a key in other places
+            opened = self._open(key or "none", address)
+        except Exception as error:
             # not its message, which may contain the address of a proxy with its password
             raise LLMError(
                 f"no connection to the server of {self.id} can be set up "
@@ -188,10 +197,33 @@ class Endpoint:
             async with opened as client:
                 yield client
 
+    def _open(self, key: str, address: Address | None) -> AsyncOpenAI:
+        import openai
+
+        from synque_select.llm.openai.limited_client import LimitedClient
+
+        return openai.AsyncOpenAI(
+            api_key=key,
+            base_url=None if address is None else address.base,
+            default_query=None if address is None or self.pool else address.query,
+            timeout=self._timeout_s,
+            default_headers={"Accept-Encoding": ACCEPTED_ENCODING},
+            http_client=LimitedClient(self.pool),
+            # retries are made here, where they share the rate limits
+            max_retries=0,
+        )
+
     def _where(self) -> Address | None:
         """Return the address of the server; None for the public one."""
-        url = os.environ.get("OPENAI_BASE_URL")
-        return self._address or (parse_address("OPENAI_BASE_URL", url) if url else None)
+        url = os.environ.get(self.address_variable)
+        return self._address or (parse_address(self.address_variable, url) if url else None)
+
+    @property
+    def where_hash(self) -> str:
+        """Hash of the address of the server."""
+        address = self._where()
+        state = self.public if address is None else [address.base, sorted(address.query.items())]
+        return hashlib.sha256(json.dumps(state).encode()).hexdigest()[:32]
 
     def _secrets(self) -> Secrets:
         address = self._where()
@@ -207,10 +239,10 @@ class Endpoint:
             LLMError: The server cannot be reached, or rejects the key.
         """
         try:
-            text = await self.send(client.models.with_raw_response.list())
+            text = await self.send(self._list_models(client))
         except ServerError as error:
             if error.status in (401, 403):
-                raise self._rejected(error) from None
+                raise self.rejected(error) from None
             return []
         if not isinstance(text, str):
             return []
@@ -220,6 +252,9 @@ class Endpoint:
             return []  # not every server lists its models
         models = listed.get("data") if isinstance(listed, Mapping) else None
         return models if isinstance(models, list) else []
+
+    def _list_models(self, client: AsyncOpenAI) -> Awaitable[HasText]:
+        return client.models.with_raw_response.list()
 
     async def with_retries(
         self,
@@ -300,29 +335,26 @@ class Endpoint:
     def check_answered(self) -> None:
         """Raise LLMError if the server has forbidden every request so far."""
         if self._forbidden and not self._has_answered:
-            raise self._rejected(self._forbidden[-1])
+            raise self.rejected(self._forbidden[-1])
 
-    async def send(self, request: Awaitable[_Response]) -> str | Failure | RetryableFailure:
+    async def send(self, request: Awaitable[HasText]) -> str | Failure | RetryableFailure:
         """Return the text of the server's answer, if it is complete in time and not too large.
 
         Raises:
             ServerError: The status of the answer is an error.
             LLMError: The server cannot be reached.
         """
-        import openai
-
-        from synque_select.llm.openai.limited_client import AnswerNotReadError
-
+        sdk = importlib.import_module(self.package)
         try:
             # the timeout of the client is that of a single read: a server that sends a byte now
             # and then would be waited for without end
             async with asyncio.timeout(self._timeout_s):
                 return str((await request).text)
-        except (TimeoutError, openai.APITimeoutError) as error:
+        except (TimeoutError, sdk.APITimeoutError) as error:
             if self.pool is not None and type(error.__cause__).__name__ == "ConnectTimeout":
                 raise self._unreachable(error) from None
             return RetryableFailure(f"no complete answer in {self._timeout_s:g} s")
-        except openai.APIStatusError as error:
+        except sdk.APIStatusError as error:
             headers = {str(name).lower(): value for name, value in error.response.headers.items()}
             mask = self._secrets().mask
             # before it is cut, and once more after escapes such as \u002f have been read
@@ -330,7 +362,7 @@ class Endpoint:
             raise ServerError(error.status_code, words, headers) from None
         except AnswerNotReadError as error:
             return Failure(str(error))  # asked again, it would be as large
-        except openai.APIConnectionError as error:
+        except sdk.APIConnectionError as error:
             # older versions of the package wrap any error
             if isinstance(error.__cause__, AnswerNotReadError):
                 return Failure(str(error.__cause__))
@@ -348,12 +380,12 @@ class Endpoint:
         if is_refusal(error.words) and status < 500 and status not in (401, 402, 429):
             return Failure(f"the server refused to answer: {reason}")
         if status in (401, 402) or "insufficient_quota" in reason:
-            raise self._rejected(error)
+            raise self.rejected(error)
         # after answers to other prompts, this is about the prompt: a firewall that dislikes it
         if status in (403, 404) and not self._has_answered:
             self._forbidden.append(error)
             if len(self._forbidden) >= _MAX_FORBIDDEN:
-                raise self._rejected(error)
+                raise self.rejected(error)
         if status in (408, 409, 425, 429) or status >= 500:
             if status == 429 and self.pool is not None:
                 return RetryableFailure(reason, 0.0)  # the pause is that of one server
@@ -376,11 +408,14 @@ class Endpoint:
         if error is not None:
             raise ServerError(error.status, self._secrets().mask(error.words))
         self._has_answered = True
+        self._count(state)
+        return state
+
+    def _count(self, state: JsonObject) -> None:
         self._usage.n_prompt_tokens += count_at(state, "usage", "prompt_tokens")
         self._usage.n_answer_tokens += count_at(state, "usage", "completion_tokens")
         n_cached = count_at(state, "usage", "prompt_tokens_details", "cached_tokens")
         self._usage.n_cached_tokens += n_cached
-        return state
 
     def without_secrets(self, text: str) -> str:
         """Return an answer without the keys that a server repeats in it."""
@@ -390,18 +425,19 @@ class Endpoint:
         """Return the beginning of what a server sent, on one line and without secrets."""
         return one_line(self._secrets().mask(text), _MAX_SHOWN)
 
-    def _unreachable(self, error: Exception) -> LLMError:
+    def _unreachable(self, error: Exception) -> UnreachableError:
         address = self._where()
         reason = self.excerpt(str(error.__cause__ or error))
         if self.pool is not None:
-            return LLMError(
+            return UnreachableError(
                 f"none of the servers of {self.id} can be reached ({self.pool.shown}): {reason}. "
                 "The answers so far are cached; the same command continues."
             )
-        where = _PUBLIC if address is None else address.shown
-        return LLMError(f"the server of {self.id}, {where}, cannot be reached: {reason}")
+        where = self.public if address is None else address.shown
+        return UnreachableError(f"the server of {self.id}, {where}, cannot be reached: {reason}")
 
-    def _rejected(self, error: ServerError) -> LLMError:
+    def rejected(self, error: ServerError) -> LLMError:
+        """Return the error of a server that rejects all requests."""
         variable = shown_variable(self._key_variable)
         advice = {
             401: f"; the API key is read from the environment variable {variable}",
@@ -437,8 +473,8 @@ def _check_positive(**values: float | None) -> None:
             raise ConfigError(f"{name}={value!r}: allowed is a number above 0")
 
 
-def _check_installed() -> None:
+def _check_installed(package: str) -> None:
     try:
-        import openai  # noqa: F401
+        importlib.import_module(package)
     except ImportError as error:
-        raise DependencyError("openai", extra="openai", purpose="the engine 'openai'") from error
+        raise DependencyError(package, extra=package, purpose=f"the engine '{package}'") from error

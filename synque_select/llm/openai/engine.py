@@ -11,12 +11,19 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar, cast
 from weakref import WeakKeyDictionary
 
-from synque_select.errors import LLMError
+from synque_select.errors import ConfigError, LLMError
 from synque_select.llm.base import BaseLLM, Failure, check_choices, check_constraint
+from synque_select.llm.batches import Batcher, BatchService, BatchStore
 from synque_select.llm.openai.async_bridge import iterate_in_thread
+from synque_select.llm.openai.batch_service import OpenAIBatches
 from synque_select.llm.openai.completion import Completion, read_completion
 from synque_select.llm.openai.dialect import Dialect, Question, messages
-from synque_select.llm.openai.endpoint import Endpoint, RequestFailed, RetryableFailure
+from synque_select.llm.openai.endpoint import (
+    Endpoint,
+    HasText,
+    RequestFailed,
+    RetryableFailure,
+)
 from synque_select.llm.openai.json_access import count_at
 from synque_select.llm.openai.label_logprobs import (
     ChoiceMass,
@@ -39,6 +46,7 @@ from synque_select.utils.wording import counted, listed
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
+    from openai.types.chat import ChatCompletionMessageParam
 
 __all__ = ["OpenAILLM"]
 
@@ -66,6 +74,8 @@ _LABELS_INSTEAD = "judge with readout='label' instead"
 _NO_TOKENS = f"does not show the probabilities of tokens (logprobs): {_LABELS_INSTEAD}"
 # one answer may come from a cache or a proxy that leaves the tokens out; several do not
 _MAX_WITHOUT_TOKENS = 3
+# questions that wait for batches at the same time
+_MAX_IN_BATCHES = 50_000
 
 
 class OpenAILLM(BaseLLM):
@@ -115,6 +125,10 @@ class OpenAILLM(BaseLLM):
         max_retries: Maximum number of times that a request is repeated.
         context_length: Maximum number of tokens of prompt and answer; None if unknown (vLLM's
             server reports it).
+        batch: Whether to answer through the server's Batch API: within 24 hours, at half the
+            price. The first question of each form, and fewer than 16 at a time, are asked directly.
+            The limits per minute and `max_concurrency` apply to these only. Batches are noted in
+            the cache: after a kill, the same questions wait for the same batch.
 
     Raises:
         ConfigError: An argument is not allowed.
@@ -124,6 +138,10 @@ class OpenAILLM(BaseLLM):
         >>> OpenAILLM("Qwen/Qwen2.5-32B-Instruct", base_url="http://localhost:8000/v1").key
         '{"id": "Qwen/Qwen2.5-32B-Instruct", "revision": "user"}'
     """
+
+    can_batch = True
+    _endpoint_class = Endpoint
+    _first_dialect = Dialect()
 
     def __init__(
         self,
@@ -138,15 +156,19 @@ class OpenAILLM(BaseLLM):
         timeout_s: float = 600.0,
         max_retries: int = 6,
         context_length: int | None = None,
+        batch: bool = False,
     ) -> None:
         check_int("max_concurrency", max_concurrency, 1)
+        if not isinstance(batch, bool):
+            raise ConfigError(f"batch={batch!r}: allowed is true or false")
         if context_length is not None:
             check_int("context_length", context_length, 1)
         self.id = model_id
         self.revision = revision
         self.context_length = context_length
         self._max_concurrency = max_concurrency
-        self._endpoint = Endpoint(
+        self.answers_in_batches = batch
+        self._endpoint = self._endpoint_class(
             model_id,
             base_url=base_url,
             key_variable=key_variable,
@@ -156,7 +178,12 @@ class OpenAILLM(BaseLLM):
             max_retries=max_retries,
             usage=self.usage,
         )
-        self._dialect = Dialect()
+        if batch and self._endpoint.pool is not None:
+            raise ConfigError(
+                "batch=True and several servers in base_url: a batch is answered by one server; "
+                "give one address, or leave out batch"
+            )
+        self._dialect = self._first_dialect
         # forms of requests that were answered: an error in the same form is about its prompt
         self._accepted: set[tuple[str, ...]] = set()
         # dialects that were left because of an error, oldest first, and the note that said so
@@ -164,6 +191,9 @@ class OpenAILLM(BaseLLM):
         # a dialect that was left because of the first prompt alone: the next one is to confirm it
         self._doubted: Dialect | None = None
         self._turns: WeakKeyDictionary[AsyncOpenAI, asyncio.Lock] = WeakKeyDictionary()
+        self._batchers: WeakKeyDictionary[AsyncOpenAI, Batcher] = WeakKeyDictionary()
+        # for the first question of each form, which shows what the server refuses
+        self._first: WeakKeyDictionary[AsyncOpenAI, asyncio.Lock] = WeakKeyDictionary()
         self._n_vain_trials = 0
         # whether the server reports the probability of any token: without images, with images
         self._reports_any_token = {False: False, True: False}
@@ -229,7 +259,8 @@ class OpenAILLM(BaseLLM):
     ) -> list[float] | Failure | None:
         """Return the probabilities that the server reports; None if it does not report them."""
         images = has_images(prompt)
-        if not self._reports_any_token[images]:
+        # these requests are not chats, which batches consist of
+        if self.answers_in_batches or not self._reports_any_token[images]:
             return None
         self.usage.n_requests += 1
         try:
@@ -393,10 +424,21 @@ class OpenAILLM(BaseLLM):
 
             async with self._endpoint.client() as client:
                 await self._identify_servers(client)
-                await _all_or_none(worker() for _ in range(min(n, self._max_concurrency)))
+                if not self.answers_in_batches:
+                    await _all_or_none(worker() for _ in range(min(n, self._max_concurrency)))
+                else:
+                    service = self._batch_service(client)
+                    async with Batcher(
+                        service, BatchStore(), self.id, self._max_concurrency
+                    ) as batcher:
+                        self._batchers[client] = batcher
+                        await _all_or_none(worker() for _ in range(min(n, _MAX_IN_BATCHES)))
                 self._endpoint.check_answered()
 
         yield from iterate_in_thread(work)
+
+    def _batch_service(self, client: AsyncOpenAI) -> BatchService:
+        return OpenAIBatches(self._endpoint, client)
 
     async def _identify_servers(self, client: AsyncOpenAI) -> None:
         """Find out whether the server is vLLM, and the model's context length.
@@ -522,13 +564,41 @@ class OpenAILLM(BaseLLM):
         Raises:
             ServerError: The server rejects it.
         """
-        request = client.chat.completions.with_raw_response.create(
-            model=self.id,
-            messages=messages(question.prompt),
-            extra_body=dialect.parameters(question),
-        )
-        text = await self._endpoint.send(request)
+        batcher = self._batchers.get(client)
+        if batcher is None:
+            return await self._send_directly(client, question, dialect)
+        body = self._body(question, dialect)
+        if not batcher.knows(body) and not self._is_accepted(question, dialect):
+            async with self._first.setdefault(client, asyncio.Lock()):
+                if not self._is_accepted(question, dialect):
+                    return await self._send_directly(client, question, dialect)
+        answer = await batcher.answer(body)
+        if isinstance(answer, str):
+            return self._read(answer)
+        if isinstance(answer, RetryableFailure):
+            return answer
+        async with batcher.direct:
+            return await self._send_directly(client, question, dialect)
+
+    async def _send_directly(
+        self, client: AsyncOpenAI, question: Question, dialect: Dialect
+    ) -> Completion | Failure | RetryableFailure:
+        text = await self._endpoint.send(self._request(client, self._body(question, dialect)))
         return self._read(text) if isinstance(text, str) else text
+
+    def _body(self, question: Question, dialect: Dialect) -> JsonObject:
+        """Return a question as the parameters of a request."""
+        # the messages are JSON objects, but mypy does not take a TypedDict for a mapping of Json
+        turn = cast("list[Json]", messages(question.prompt))
+        return {"model": self.id, "messages": turn, **dialect.parameters(question)}
+
+    def _request(self, client: AsyncOpenAI, body: JsonObject) -> Awaitable[HasText]:
+        rest = {name: value for name, value in body.items() if name not in ("model", "messages")}
+        return client.chat.completions.with_raw_response.create(
+            model=self.id,
+            messages=cast("list[ChatCompletionMessageParam]", body["messages"]),
+            extra_body=rest,
+        )
 
     async def _by_trial(
         self, client: AsyncOpenAI, question: Question, dialect: Dialect, error: ServerError
