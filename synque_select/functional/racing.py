@@ -175,6 +175,7 @@ def race(
     top_k: int,
     delta: float,
     n_rounds: int,
+    announce: Callable[[Sequence[tuple[int, int, int]]], None] = lambda _: None,
 ) -> Race:
     """Draw values of candidates in rounds until it is decided which are the best k.
 
@@ -188,6 +189,7 @@ def race(
         top_k: Number of candidates to select.
         delta: Error probability of the whole race.
         n_rounds: Maximum number of rounds (`round_sizes`).
+        announce: Function of the arguments of all calls of `draw` in a round, called before them.
 
     Returns:
         All values that were drawn, and the decisions.
@@ -207,12 +209,12 @@ def race(
     # holds for all of them at once
     rounds = 0
     while rounds < n_rounds and not (inside | outside).all():
-        for i in np.flatnonzero(~(inside | outside)):
-            start, stop = steps[int(i)][rounds : rounds + 2]
-            values[i] = np.concatenate([values[i], draw(int(i), start, stop)])
-            low[i], high[i] = finite_mean_bounds(
-                values[i], populations[int(i)], delta / n_candidates
-            )
+        left = map(int, np.flatnonzero(~(inside | outside)))
+        draws = [(i, steps[i][rounds], steps[i][rounds + 1]) for i in left]
+        announce(draws)
+        for i, start, stop in draws:
+            values[i] = np.concatenate([values[i], draw(i, start, stop)])
+            low[i], high[i] = finite_mean_bounds(values[i], populations[i], delta / n_candidates)
         rounds += 1
         inside, outside = decided_at_border(low, high, top_k)
     return Race(tuple(values), low, high, inside, outside, rounds)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from synque_select.lens.cache import AnswerCache
 from synque_select.lens.judge import Questions, Readout
-from synque_select.llm.base import BaseLLM
+from synque_select.llm.base import BATCH_PRICE, BaseLLM
 from synque_select.llm.prompt import PromptLike
 from synque_select.utils.wording import counted
 
@@ -78,6 +78,8 @@ class Cost:
         scorer: Id of the model that judges.
         is_adaptive: Whether judging may stop early.
         prices: Price per million tokens, as in `LensConfig`.
+        batches: Whether the model of each role answers in batches, at half the price; None if its
+            engine cannot.
     """
 
     rubrics: RubricCost
@@ -86,6 +88,7 @@ class Cost:
     scorer: str
     is_adaptive: bool = False
     prices: Mapping[str, Mapping[str, float]] | None = None
+    batches: Mapping[str, bool | None] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return " ".join([*self._of_rubrics(), self._of_judging(), *self._of_prices()])
@@ -128,8 +131,18 @@ class Cost:
             if role in self.prices and n_input:
                 price = self.prices[role]
                 paid = (n_input * price["input"] + n_output * price["output"]) / _MILLION
-                parts.append(f"{words} {paid:,.2f}")
+                parts.append(f"{words} {_both(paid, self.batches.get(role))}")
         return [f"At the given prices: {', '.join(parts)}."] if parts else []
+
+
+def _both(paid: float, in_batches: bool | None) -> str:
+    """Return a price, with that in batches or that of direct questions beside it."""
+    direct, batched = f"{paid:,.2f}", f"{BATCH_PRICE * paid:,.2f}"
+    if in_batches is None:
+        return direct
+    if in_batches:
+        return f"{batched} in batches ({direct} if asked directly)"
+    return f"{direct} ({batched} in batches, with `batch: true`)"
 
 
 def rubric_cost(

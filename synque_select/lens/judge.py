@@ -46,6 +46,8 @@ class Tally:
         n_kept: Number of questions answered by the cache.
         n_failed: Number of questions that failed.
         failures: The first reasons, each with its example.
+        ahead: What became of questions that were asked before judging, by their cache keys: None
+            where they were answered.
     """
 
     n_planned: int
@@ -54,6 +56,7 @@ class Tally:
     n_kept: int = 0
     failures: list[str] = field(default_factory=list)
     n_failed: int = 0
+    ahead: dict[tuple[str, ...], Failure | None] = field(default_factory=dict)
 
     def fail(self, reason: str, sample: str, n_questions: int) -> None:
         """Count failed questions.
@@ -203,9 +206,17 @@ class Questions:
         kept = cache.get([key for pair in keys.values() for key in pair])
         missing = []
         for name in items:
-            if all(key in kept and self._is_usable(kept[key]) for key in keys[name]):
-                tally.n_kept += 2
-                yield name, [self._value(kept[key]) for key in keys[name]]
+            pair = tuple(keys[name])
+            failure = tally.ahead.get(pair)
+            if all(key in kept and self.is_usable(kept[key]) for key in pair):
+                if pair in tally.ahead:
+                    tally.n_asked += 2
+                else:
+                    tally.n_kept += 2
+                yield name, [self._value(kept[key]) for key in pair]
+            elif failure is not None:
+                tally.fail(failure.reason, name, 2)
+                yield name, None
             else:
                 missing.append(name)
         for position, result in self._ask([items[name] for name in missing]):
@@ -221,6 +232,18 @@ class Questions:
             tally.n_asked += 2
             yield name, [self._value(answer) for answer in result]
 
+    def prompts(self, item: PromptLike) -> list[PromptLike]:
+        """Return the questions about an example, in the order of `keys`."""
+        return [self._prompt(item, suffix) for suffix in self.suffixes]
+
+    def ask_each(self, prompts: Sequence[PromptLike]) -> Iterator[tuple[int, Any | Failure]]:
+        """Yield the position of each of several questions, of any candidate, with its answer."""
+        if self._readout == "label":
+            yield from self._engine.generate(prompts, choices=LABELS)
+            return
+        for position, rows in self._engine.choice_probabilities("", prompts, [""], LABELS):
+            yield position, rows if isinstance(rows, Failure) else rows[0]
+
     def _prompt(self, item: PromptLike, suffix: str) -> PromptLike:
         return join_prompts(self.shared, item, suffix)
 
@@ -231,7 +254,7 @@ class Questions:
             yield from self._engine.choice_probabilities(self.shared, items, self.suffixes, LABELS)
             return
         n = len(self.suffixes)
-        prompts = [self._prompt(item, suffix) for item in items for suffix in self.suffixes]
+        prompts = [prompt for item in items for prompt in self.prompts(item)]
         answers: dict[int, dict[int, str | Failure]] = {}
         for position, answer in self._engine.generate(prompts, choices=LABELS):
             answered = answers.setdefault(position // n, {})
@@ -242,10 +265,10 @@ class Questions:
                 yield position // n, failed[0] if failed else row
 
     def _are_usable(self, answers: list[Any]) -> bool:
-        return len(answers) == len(self.suffixes) and all(map(self._is_usable, answers))
+        return len(answers) == len(self.suffixes) and all(map(self.is_usable, answers))
 
-    def _is_usable(self, answer: Any) -> bool:
-        """Whether an answer is one of the labels, or one probability per label."""
+    def is_usable(self, answer: Any) -> bool:
+        """Return whether an answer is one of the labels, or one probability per label."""
         if self._readout == "label":
             return isinstance(answer, str) and answer in LABELS
         return (

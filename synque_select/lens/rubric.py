@@ -30,6 +30,7 @@ __all__ = [
     "Rubric",
     "RubricSampling",
     "SampleSet",
+    "ask_points_ahead",
     "kept_rubric",
     "load_rubrics",
     "rubric_prompts",
@@ -442,12 +443,7 @@ def _answer(
     Raises:
         _NotKeptError: The answer is not in the cache, and `ask` is False.
     """
-    decoding: dict[str, Any] = {
-        "schema": schema,
-        "max_tokens": sampling.max_answer_tokens,
-        "temperature": sampling.temperature,
-        "seed": sampling.seed,
-    }
+    decoding = _decoding(schema, sampling)
     key = answer_key(engine.key, prompt_text(prompt), decoding)
     cached = cache.get([key])
     if key in cached:
@@ -458,6 +454,41 @@ def _answer(
     if not isinstance(answer, Failure):
         cache.put({key: answer})
     return answer
+
+
+def _decoding(schema: Mapping[str, object], sampling: RubricSampling) -> dict[str, Any]:
+    return {
+        "schema": schema,
+        "max_tokens": sampling.max_answer_tokens,
+        "temperature": sampling.temperature,
+        "seed": sampling.seed,
+    }
+
+
+def ask_points_ahead(
+    engine: BaseLLM, prompts: Sequence[PromptLike], sampling: RubricSampling, cache: AnswerCache
+) -> None:
+    """Ask for the first answers of all rubrics at once, into the cache.
+
+    Args:
+        engine: The model that writes rubrics, in batches.
+        prompts: Prompts of all missing rubrics, from `rubric_prompts`.
+        sampling: How rubrics are written.
+        cache: Answer cache, where `write_rubric` finds the answers.
+
+    Raises:
+        LLMError: The server cannot be reached, or a batch failed.
+    """
+    decoding = _decoding(_schema(sampling.n_points), sampling)
+    key_of = {answer_key(engine.key, prompt_text(prompt), decoding): prompt for prompt in prompts}
+    cached = cache.get(list(key_of))
+    missing = [key for key in key_of if key not in cached]
+    if not missing:
+        return
+    with cache.session() as session:
+        for position, answer in engine.generate([key_of[key] for key in missing], **decoding):
+            if not isinstance(answer, Failure):
+                session.put({missing[position]: answer})
 
 
 def _schema(n_points: int) -> dict[str, object]:

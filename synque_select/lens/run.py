@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from synque_select.data.views import View
 from synque_select.errors import LLMError, ProxyError
 from synque_select.functional.racing import Race, race
+from synque_select.lens.ahead import ask_ahead
 from synque_select.lens.cache import AnswerCache
 from synque_select.lens.config import AdaptiveJudging, LensConfig
 from synque_select.lens.cost import Cost, JudgingCost, judging_cost, rubric_cost
@@ -24,6 +25,7 @@ from synque_select.lens.prompt_sets import load_prompts
 from synque_select.lens.rubric import (
     Rubric,
     SampleSet,
+    ask_points_ahead,
     kept_rubric,
     load_rubrics,
     rubric_prompts,
@@ -31,6 +33,7 @@ from synque_select.lens.rubric import (
     write_rubric,
 )
 from synque_select.lens.samples import Limits, content_order, halves, show_sample
+from synque_select.llm.base import BaseLLM
 from synque_select.llm.prompt import PromptLike
 from synque_select.llm.registry import get_llm
 from synque_select.types.modality import Modality
@@ -141,8 +144,10 @@ class LensRun:
         if self.reasoner is not self.scorer:
             # two models may not fit on one device; a closed engine can be used again
             self.reasoner.close()
+        adaptive = self.config.adaptive
+        if self.scorer.answers_in_batches:
+            self._ask_ahead({n: p if adaptive is None else p[:0] for n, p in self.parts.items()})
         with self._bar() as advance:
-            adaptive = self.config.adaptive
             if adaptive is not None:
                 return self._in_rounds(values, adaptive, advance)
             return {name: self._whole(name, advance) for name in self.candidates}
@@ -185,6 +190,7 @@ class LensRun:
             self.scorer.id,
             self.config.adaptive is not None,
             self.config.prices,
+            {"reasoner": _batches_of(self.reasoner), "scorer": _batches_of(self.scorer)},
         )
         _log.info("lens: %s", self.cost)
         if self.config.progress:
@@ -239,6 +245,9 @@ class LensRun:
     def _write_rubrics(self) -> None:
         config = self.config
         left = [name for name in self.candidates if name not in self.rubrics]
+        if self.reasoner.answers_in_batches:
+            prompts = [prompt for name in left for prompt in self._asked[name].values()]
+            ask_points_ahead(self.reasoner, prompts, config.sampling, self.cache)
         bar = ProgressBar(
             left,
             desc="writing rubrics",
@@ -258,6 +267,30 @@ class LensRun:
             about = {"model": self.reasoner.id, "prompts": self.prompts.name}
             ordered = {name: self.rubrics[name] for name in self.candidates}
             save_rubrics(config.save_rubrics, ordered, about)
+
+    def _ask_ahead(self, parts: Mapping[str, NDArray[np.int64]], *, with_real: bool = True) -> None:
+        """Ask all questions about examples of candidates, and about the real sample, at once."""
+
+        def items(name: str) -> Iterator[PromptLike]:
+            tokens = self.scorer.control_tokens()
+            samples = self.candidates[name]
+            real = self.normalising if with_real else self.normalising[:0]
+            for views, positions in ((self.real.views, real), (samples.views, parts[name])):
+                for i in positions:
+                    yield show_sample(views[int(i)], self.prompts, self.limits, tokens).item
+
+        ask_ahead(
+            (
+                (questions, items(name))
+                for name in parts
+                for questions in questions_of(
+                    self.scorer, self.rubrics.get(name), self.prompts, self.config.readout
+                )
+            ),
+            self.cache,
+            self.tally,
+            progress=self.config.progress,
+        )
 
     @contextmanager
     def _bar(self) -> Iterator[Callable[[int], None]]:
@@ -339,6 +372,11 @@ class LensRun:
             row_values = values(answered(chunks[name][0].real), answered(chunk.synthetic))
             return np.asarray(row_values.numpy(), dtype=np.float64)
 
+        def announce(draws: Sequence[tuple[int, int, int]]) -> None:
+            if self.scorer.answers_in_batches:
+                orders = {names[i]: self._orders[names[i]][a:b] for i, a, b in draws}
+                self._ask_ahead(orders, with_real=False)
+
         self.race = race(
             draw,
             [len(self._orders[name]) for name in names],
@@ -346,6 +384,7 @@ class LensRun:
             self.top_k,
             adaptive.delta,
             adaptive.rounds,
+            announce,
         )
         return {name: self._sorted(name, _joined(chunks[name])) for name in names}
 
@@ -356,6 +395,11 @@ class LensRun:
         self.parts[name] = drawn_part[rows]
         synthetic = judged.synthetic[torch.from_numpy(rows)]
         return self._checked(name, Judged(judged.real, synthetic, judged.n_cut))
+
+
+def _batches_of(engine: BaseLLM) -> bool | None:
+    """Return whether an engine answers in batches; None if it cannot."""
+    return engine.answers_in_batches if engine.can_batch else None
 
 
 def _joined(chunks: Sequence[Judged]) -> Judged:

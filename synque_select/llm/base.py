@@ -14,7 +14,11 @@ from synque_select.utils.json_types import JsonObject
 from synque_select.utils.source_code import source_of
 from synque_select.utils.wording import one_line
 
-__all__ = ["BaseLLM", "Failure", "Usage", "check_choices", "check_constraint"]
+__all__ = ["BATCH_PRICE", "BaseLLM", "Failure", "Usage", "check_choices", "check_constraint"]
+
+
+# what OpenAI and Anthropic charge for an answer in a batch, of the price of a direct one
+BATCH_PRICE = 0.5
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,6 @@ from synque_select.utils.json_types import JsonObject
 from synque_select.utils.wording import counted, one_line
 
 __all__ = [
-    "BATCH_PRICE",
     "DIRECT",
     "BatchLine",
     "BatchRecord",
@@ -46,8 +45,6 @@ __all__ = [
 
 _log = logging.getLogger(__name__)
 
-# what OpenAI and Anthropic charge for an answer in a batch, of the price of a direct one
-BATCH_PRICE = 0.5
 _QUIET_S = 0.5  # without a new question, before those that wait are sent
 # so few are asked directly: a repair of one answer should not wait for hours
 _FEW = 16
