@@ -9,12 +9,13 @@ from typing import Any
 from synque_select.lens.cache import AnswerCache, AnswerSession
 from synque_select.lens.judge import Questions, Tally
 from synque_select.llm.base import Failure
-from synque_select.llm.prompt import PromptLike
+from synque_select.llm.prompt import PromptLike, has_images
 from synque_select.utils.progress import ProgressBar
 
 __all__ = ["ask_ahead"]
 
-_AT_ONCE = 25_000  # pairs of questions, whose prompts are in memory together
+# pairs of questions, whose prompts are in memory together
+_AT_ONCE, _IMAGES_AT_ONCE = 25_000, 1_000
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def ask_ahead(
     for pair in pairs:
         if pair.keys not in tally.ahead:
             distinct.setdefault(pair.keys, pair)
-        if len(distinct) >= _AT_ONCE:
+        if len(distinct) >= (_IMAGES_AT_ONCE if has_images(pair.item) else _AT_ONCE):
             _ask(distinct, cache, tally, progress)
             distinct = {}
     _ask(distinct, cache, tally, progress)

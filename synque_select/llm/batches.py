@@ -15,7 +15,7 @@ import logging
 import random
 import time
 import uuid
-from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -51,8 +51,13 @@ _FEW = 16
 _FIRST_POLL_S, _MAX_POLL_S, _POLL_GROWTH = 5.0, 60.0, 1.5
 _MAX_SILENT_S = 3600.0  # without a word from the server on a batch
 _MAX_TRIES = 6
+_LISTED_S = 30.0  # after which a new batch is among those that a server lists
 _FULL_S = 600.0  # before a batch is submitted again that did not fit into the queue
 _KEPT_S = 28 * 86400.0  # results can be fetched for 29 days (Anthropic) or 30 (OpenAI)
+
+
+class _NotOursError(Exception):
+    """A batch that was taken for one of a killed process is another."""
 
 
 class _Direct:
@@ -110,8 +115,13 @@ class BatchService(Protocol):
         """Submit a batch and return its id."""
         ...
 
-    async def find(self, record: BatchRecord) -> str | None:
-        """Return the id of a batch that was submitted just before a kill; None if it was not."""
+    async def find(self, record: BatchRecord, taken: Collection[str]) -> str | None:
+        """Return the id of a batch that was submitted just before a kill; None if it was not.
+
+        Args:
+            record: What is kept of the batch.
+            taken: Ids of batches that belong to other records.
+        """
         ...
 
     async def state(self, batch_id: str) -> BatchState:
@@ -139,6 +149,7 @@ class BatchRecord:
         created: Time at which it was about to be created, in seconds since 1970.
         batch_id: Id that the server gave it; None while it is created.
         failed: Positions of questions that got no answer, and are asked again.
+        is_found: Whether it was found after a kill, without certainty.
     """
 
     name: str
@@ -147,6 +158,7 @@ class BatchRecord:
     created: float
     batch_id: str | None = None
     failed: tuple[int, ...] = ()
+    is_found: bool = False
 
     @property
     def open_requests(self) -> Iterator[str]:
@@ -230,6 +242,7 @@ def _record(fields: JsonFields) -> BatchRecord:
         created=fields.number("created"),
         batch_id=fields.optional_text("batch_id"),
         failed=tuple(int(str(position)) for position in fields.list("failed")),
+        is_found=fields.flag("is_found", False),
     )
 
 
@@ -362,11 +375,11 @@ class Batcher:
     ) -> dict[str, _Waiting]:
         """Wait for a batch of an earlier process; return the questions if it was never created."""
         if record.batch_id is None:
-            batch_id = await self._service.find(record)
+            batch_id = await self._found(record)
             if batch_id is None:
                 self._store.remove(record)
                 return waiting
-            record = replace(record, batch_id=batch_id)
+            record = replace(record, batch_id=batch_id, is_found=True)
             self._store.save(record)
         followed = self._followed.get(record.name)
         if followed is None:
@@ -380,6 +393,16 @@ class Batcher:
             else:
                 followed[request] = one
         return {}
+
+    async def _found(self, record: BatchRecord) -> str | None:
+        """Return the id of a batch whose creation was interrupted; None if it was not created."""
+        while True:
+            taken = {r.batch_id for r in self._store.load(self._service.where) if r.batch_id}
+            batch_id = await self._service.find(record, taken)
+            # a list of batches may lack one that was created a moment ago
+            if batch_id is not None or time.time() - record.created > _LISTED_S:
+                return batch_id
+            await asyncio.sleep(_FIRST_POLL_S)
 
     def _parts(self, fresh: Mapping[str, _Waiting]) -> Iterator[dict[str, _Waiting]]:
         part: dict[str, _Waiting] = {}
@@ -425,7 +448,7 @@ class Batcher:
                     raise
             await asyncio.sleep(backoff_s(n_failed, self._jitter))
             with suppress(UnreachableError):
-                batch_id = await self._service.find(record)
+                batch_id = await self._found(record)
                 if batch_id is not None:
                     return batch_id
         raise AssertionError("the loop ends by itself")
@@ -444,7 +467,8 @@ class Batcher:
             for one in waiting.values():
                 one.set(error)
         finally:
-            self._followed.pop(record.name, None)
+            if self._followed.get(record.name) is waiting:
+                del self._followed[record.name]
             self._batch_over.set()
 
     async def _collect(self, record: BatchRecord, waiting: dict[str, _Waiting]) -> None:
@@ -461,7 +485,14 @@ class Batcher:
             self._store.remove(record)
             await self._on_problem(batch_id, state, waiting)
             return
-        failed = await self._results(record, waiting)
+        # who asks from now on reads the results again
+        self._followed.pop(record.name, None)
+        try:
+            failed = await self._results(record, waiting)
+        except _NotOursError:
+            self._store.remove(record)
+            _settle(waiting, RetryableFailure("the batch was not submitted before the kill"))
+            return
         # before they are asked again
         self._store.save(replace(record, failed=tuple(sorted(failed))))
         self._used.update(waiting)
@@ -482,6 +513,8 @@ class Batcher:
             try:
                 async for custom_id, answer in self._service.results(str(record.batch_id)):
                     position = record.position(custom_id)
+                    if position is None and record.is_found:
+                        raise _NotOursError
                     if position not in unanswered:
                         raise LLMError(
                             f"the batch {record.batch_id} of {self._model} has a result "
@@ -491,8 +524,8 @@ class Batcher:
                     if isinstance(answer, ServerError):
                         failed.add(position)
                     request = record.requests[position]
-                    self._used.add(request)
                     if (one := waiting.pop(request, None)) is not None:
+                        self._used.add(request)
                         one.set(answer)
                 return failed | unanswered
             except UnreachableError:  # read again from the beginning; answers are handed out once

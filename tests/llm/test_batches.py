@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -330,3 +331,40 @@ def test_a_kill_while_a_batch_is_submitted_submits_it_once(kind, server):
     out, _ = asking(kind, server).communicate(timeout=60)
     assert out.count("likely") > 0
     assert [len(lines) for lines in server.batches.values()] == [N - 1]
+
+
+def interrupted(kind: str, server: BatchServer, tmp_path: Path) -> BatchRecord:
+    """Leave what a kill leaves that came before the server had the batch."""
+    answers(engine(kind, server))
+    folder = tmp_path / "cache" / "batches"
+    (path,) = folder.glob("*.json")
+    store = BatchStore(folder)
+    (record,) = store.load(json.loads(path.read_bytes().rpartition(b"\nsynque")[0])["server"])
+    before = replace(record, batch_id=None, created=time.time() - 60)
+    store.save(before)
+    for of_server in (server.batches, server.names, server.created, server.results):
+        of_server.clear()
+    return before
+
+
+def test_a_batch_that_was_never_created_is_submitted(kind, server, tmp_path):
+    record = interrupted(kind, server, tmp_path)
+    assert not any(isinstance(a, Failure) for a in answers(engine(kind, server)))
+    assert [len(lines) for lines in server.batches.values()] == [len(record.requests)]
+
+
+def test_a_batch_of_somebody_else_is_not_taken(server, tmp_path):
+    """Anthropic's API keeps no names: that a batch is another shows in its results only."""
+    record = interrupted("anthropic", server, tmp_path)
+    others = [(f"other-{i}", {"messages": [f"theirs {i}"]}) for i in range(len(record.requests))]
+    server.create(others, "")
+    direct = answers(engine("anthropic", server, batch=False))
+    assert answers(engine("anthropic", server)) == direct
+    assert len(server.batches) == 2
+
+
+def test_limits_per_minute_hold_for_direct_questions_only(kind, server):
+    started = time.monotonic()
+    answers(engine(kind, server, requests_per_minute=60))
+    assert time.monotonic() - started < 20
+    assert len(server.batches) == 1

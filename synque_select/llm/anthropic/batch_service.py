@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, cast
 
@@ -72,49 +71,38 @@ class AnthropicBatches:
             raise LLMError(f"the server of {self._endpoint.id} takes no batch: {error}") from None
         return str(batch.get("id"))
 
-    async def find(self, record: BatchRecord) -> str | None:
+    async def find(self, record: BatchRecord, taken: Collection[str]) -> str | None:
         """Return the id of a batch that was submitted just before a kill; None if it was not.
 
         The API keeps no names of batches, and tells the names of questions only once they have
-        results: a batch of the same size and time is waited for.
+        results: this is the first batch of the same size since then that no other record has.
         """
         after: str | None = None
+        best: str | None = None
         while True:
-            given = self._batches.with_raw_response
-            request = (
-                given.list(limit=_PAGE)
-                if after is None
-                else given.list(limit=_PAGE, after_id=after)
-            )
-            try:
-                state = await self._json(request)
-            except ServerError as error:
-                raise LLMError(
-                    f"the server of {self._endpoint.id} lists no batches: {error}"
-                ) from None
-            data = state.get("data")
-            page = (
-                [one for one in data if isinstance(one, Mapping)] if isinstance(data, list) else []
-            )
+            page = await self._page(after)
             for batch in page:
-                if _n_lines(batch) == len(record.requests) and _is_of(batch, record):
-                    batch_id = str(batch.get("id"))
-                    if await self._has(batch_id, record):
-                        return batch_id
+                is_new = _created(batch) >= record.created - _CLOCKS_S
+                batch_id = str(batch.get("id"))
+                if is_new and _n_lines(batch) == len(record.requests) and batch_id not in taken:
+                    best = batch_id  # the newest come first
             oldest = min((_created(batch) for batch in page), default=0.0)
             if len(page) < _PAGE or oldest < record.created - _CLOCKS_S:
-                return None
+                return best
             after = str(page[-1].get("id"))
 
-    async def _has(self, batch_id: str, record: BatchRecord) -> bool:
-        """Wait until a batch is over, and return whether its questions are those of a record."""
-        pause_s = 5.0
-        while not (await self.state(batch_id)).is_over:
-            await asyncio.sleep(pause_s)
-            pause_s = min(60.0, 1.5 * pause_s)
-        async for line in self._lines(batch_id):
-            return record.position(_custom_id(line)) is not None
-        return False
+    async def _page(self, after: str | None) -> list[JsonObject]:
+        given = self._batches.with_raw_response
+        if after is None:
+            request = given.list(limit=_PAGE)
+        else:
+            request = given.list(limit=_PAGE, after_id=after)
+        try:
+            state = await self._json(request)
+        except ServerError as error:
+            raise LLMError(f"the server of {self._endpoint.id} lists no batches: {error}") from None
+        data = state.get("data")
+        return [one for one in data if isinstance(one, Mapping)] if isinstance(data, list) else []
 
     async def state(self, batch_id: str) -> BatchState:
         """Return how far a batch is."""
@@ -129,15 +117,16 @@ class AnthropicBatches:
         """Yield the name of each question that has a result, and its answer or error."""
         async for line in self._lines(batch_id):
             row = _row(line)
+            custom_id = str(row["custom_id"])
             kind = value_at(row, "result", "type")
             if kind == "succeeded":
-                yield _custom_id(line), json.dumps(value_at(row, "result", "message"))
+                yield custom_id, json.dumps(value_at(row, "result", "message"))
             elif kind == "errored":
                 error = value_at(row, "result", "error")
                 inner = error.get("error", error) if isinstance(error, Mapping) else {}
                 name = inner.get("type") if isinstance(inner, Mapping) else None
                 words = self._endpoint.excerpt(server_words(json.dumps(inner)))
-                yield _custom_id(line), ServerError(_STATUSES.get(str(name), 500), words)
+                yield custom_id, ServerError(_STATUSES.get(str(name), 500), words)
 
     async def _lines(self, batch_id: str) -> AsyncIterator[bytes]:
         import anthropic
@@ -169,10 +158,6 @@ def _row(line: bytes) -> JsonObject:
     return row
 
 
-def _custom_id(line: bytes) -> str:
-    return str(_row(line)["custom_id"])
-
-
 def _n_lines(batch: JsonObject) -> int:
     return sum(count_at(batch, "request_counts", name) for name in _COUNTS)
 
@@ -182,7 +167,3 @@ def _created(batch: JsonObject) -> float:
         return datetime.fromisoformat(str(batch.get("created_at"))).timestamp()
     except ValueError:
         return 0.0
-
-
-def _is_of(batch: JsonObject, record: BatchRecord) -> bool:
-    return _created(batch) >= record.created - _CLOCKS_S

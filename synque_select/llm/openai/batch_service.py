@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from synque_select.errors import LLMError
@@ -125,8 +125,9 @@ class OpenAIBatches:
             raise LLMError(f"the server of {self._endpoint.id} takes no batch: {error}") from None
         return _text(batch, "id")
 
-    async def find(self, record: BatchRecord) -> str | None:
+    async def find(self, record: BatchRecord, taken: Collection[str]) -> str | None:
         """Return the id of a batch that was submitted just before a kill; None if it was not."""
+        del taken  # a batch has a name
         after: str | None = None
         while True:
             page = await self._page(after)
@@ -160,7 +161,7 @@ class OpenAIBatches:
         if status == "failed":
             errors = batch.get("errors")
             text = json.dumps(errors.get("data") if isinstance(errors, Mapping) else errors)
-            problem, is_full = self._endpoint.excerpt(server_words(text)), "limit" in text
+            problem, is_full = self._endpoint.excerpt(server_words(text)), "token_limit" in text
         return BatchState(
             is_over=status in _OVER,
             n_answered=count_at(batch, "request_counts", "completed"),

@@ -256,15 +256,26 @@ class Endpoint:
     def _list_models(self, client: AsyncOpenAI) -> Awaitable[HasText]:
         return client.models.with_raw_response.list()
 
+    async def acquire(self, n_tokens: int) -> None:
+        """Wait until the limits per minute allow a request that reads and writes this much."""
+        await self._rate_limiter.acquire(n_tokens)
+
     async def with_retries(
         self,
-        n_tokens: int,
+        n_tokens: int | None,
         attempt: Callable[[], Awaitable[JsonObject | Failure | RetryableFailure]],
     ) -> JsonObject | Failure:
-        """Repeat an attempt until it succeeds, fails for good, or has failed too often."""
+        """Repeat an attempt until it succeeds, fails for good, or has failed too often.
+
+        Args:
+            n_tokens: Number of tokens that it reads and writes, for the limits per minute; None if
+                the attempt waits for these itself.
+            attempt: Sends the request.
+        """
         reason = ""
         for n_failed in range(1, self._max_retries + 2):
-            await self._rate_limiter.acquire(n_tokens)
+            if n_tokens is not None:
+                await self.acquire(n_tokens)
             result = await attempt()
             if not isinstance(result, RetryableFailure):
                 return result

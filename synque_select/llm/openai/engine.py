@@ -509,7 +509,9 @@ class OpenAILLM(BaseLLM):
                 return {}
             return answer
 
-        result = await self._endpoint.with_retries(n_tokens, attempt)
+        # batches have limits of their own: only what is asked directly is limited here
+        limited = None if self.answers_in_batches else n_tokens
+        result = await self._endpoint.with_retries(limited, attempt)
         return result if isinstance(result, Failure) else answers[0]
 
     async def _try(
@@ -583,6 +585,8 @@ class OpenAILLM(BaseLLM):
     async def _send_directly(
         self, client: AsyncOpenAI, question: Question, dialect: Dialect
     ) -> Completion | Failure | RetryableFailure:
+        if self.answers_in_batches:
+            await self._endpoint.acquire(self.count_tokens(question.prompt) + question.max_tokens)
         text = await self._endpoint.send(self._request(client, self._body(question, dialect)))
         return self._read(text) if isinstance(text, str) else text
 
