@@ -253,9 +253,10 @@ def _plan_of_folder(root: Path, max_bytes: int | None, since: float | None) -> _
 
 
 def _plan_of_store(remote: RemoteCache, max_bytes: int | None, since: float | None) -> _Plan:
-    from synque_select.utils.cache_files import CacheEntry, chosen_to_remove
+    from synque_select.utils.cache_files import PARTS, CacheEntry, chosen_to_remove
 
     stored = remote.entries()
+    stored = [entry for entry in stored if entry[0].partition("/")[0] in PARTS]
     known = [(name, size, at) for name, size, at in stored if at is not None]
     entries = sorted(
         (CacheEntry(name.partition("/")[0], (Path(name),), size, at) for name, size, at in known),

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from synque_select.errors import RecordError
+from synque_select.lens.answer_exchange import AnswerExchange, exchange_of
 from synque_select.utils.atomic import atomic_path
 from synque_select.utils.cache_dir import (
     default_cache_dir,
@@ -104,7 +105,10 @@ class AnswerCache:
         """
         try:
             with closing(self._opened()) as connection:
-                yield AnswerSession(connection, self.path)
+                exchange = exchange_of(self.path)
+                if exchange is not None:
+                    exchange.begin(connection)
+                yield AnswerSession(connection, self.path, exchange)
         except (sqlite3.Error, OSError) as error:
             raise RecordError(
                 f"the answer cache {self.path} cannot be used: {error}; choose another path"
@@ -119,6 +123,13 @@ class AnswerCache:
         """Store JSON values by key; raises the errors of `session`."""
         with self.session() as session:
             session.put(answers)
+
+    def send(self) -> None:
+        """Send new answers to the store that the cache is in, if it is in one."""
+        exchange = exchange_of(self.path)
+        if exchange is not None:
+            with self.session() as session:
+                session.send(exchange)
 
     def _opened(self) -> sqlite3.Connection:
         check_database_path(self.path)
@@ -291,10 +302,17 @@ def _answer_of(key: object, stored: object, *, needs_checksum: bool = False) -> 
 class AnswerSession:
     """The answer cache while its file is open."""
 
-    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, path: Path, exchange: AnswerExchange | None = None
+    ) -> None:
         connection.text_factory = bytes
         self._connection = connection
         self._path = path
+        self._exchange = exchange
+
+    def send(self, exchange: AnswerExchange) -> None:
+        """Send new answers to a store."""
+        exchange.send(self._connection)
 
     def get(self, keys: Sequence[str]) -> dict[str, Any]:
         """Return the answers in the cache, by key."""
@@ -318,6 +336,8 @@ class AnswerSession:
         try:
             with self._connection:
                 self._connection.executemany("INSERT OR REPLACE INTO answers VALUES (?, ?)", rows)
+            if self._exchange is not None:
+                self._exchange.send_if_due(self._connection)
         except sqlite3.Error as error:
             if not _is_full(error):
                 raise

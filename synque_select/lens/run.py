@@ -6,7 +6,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from synque_select.data.views import View
-from synque_select.errors import LLMError, ProxyError
+from synque_select.errors import LLMError, ProxyError, RecordError
 from synque_select.functional.racing import Race, race
 from synque_select.lens.ahead import ask_ahead
 from synque_select.lens.cache import AnswerCache
@@ -173,7 +173,12 @@ class LensRun:
         return min(given or max(1, len(self.candidates) // 2), len(self.candidates))
 
     def close(self) -> None:
-        """Free the models that this run created; engines passed in by the user stay open."""
+        """Free the models that this run created; engines passed in by the user stay open.
+
+        In a cache that machines share, the answers are sent first.
+        """
+        with suppress(RecordError):  # they are in the database, and the next run sends them
+            self.cache.send()
         specs = (self.config.scorer, self.config.reasoner or self.config.scorer)
         for engine, spec in zip((self.scorer, self.reasoner), specs, strict=True):
             if engine is not spec:

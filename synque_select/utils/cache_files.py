@@ -268,13 +268,15 @@ def _end_lease(lease: Path, owner: int) -> None:
 
 
 def _is_over(lease: Path) -> bool:
-    identity = lease.read_text()
-    if not identity.strip():  # it is being written, or its disk was full
-        return time.time() - lease.stat().st_mtime > _NOTED_S
-    if is_local(identity):
-        return has_ended(identity)
+    identity = lease.read_text(errors="replace")
+    age_s = time.time() - lease.stat().st_mtime
+    if not identity.strip():  # it is being written
+        return age_s > _NOTED_S
+    with suppress(ValueError):  # it is damaged
+        if is_local(identity):
+            return has_ended(identity)
     # whether a process of another machine still runs cannot be seen
-    return time.time() - lease.stat().st_mtime > _OTHER_MACHINE_S
+    return age_s > _OTHER_MACHINE_S
 
 
 def in_use_since(root: Path) -> float | None:

@@ -55,7 +55,7 @@ _log = logging.getLogger(__name__)
 
 LIMIT_VARIABLE = "SYNQUE_CACHE_LIMIT"
 # parts of the cache that are named after their content, and so hold on every machine
-SHARED = ("copies", "embeddings", "iterables", "scores", "tables")
+SHARED = ("answers", "copies", "embeddings", "iterables", "scores", "tables")
 _MARKER = "synque-cache.json"
 _FORMAT = 1
 _UNSENT = ".unsent"
@@ -135,10 +135,7 @@ class RemoteCache:
         import fsspec
 
         try:
-            # files of others appear between two looks: listings must not be kept
-            files, root = fsspec.core.url_to_fs(
-                self._url, use_listings_cache=False, **_options(self._protocol)
-            )
+            files, root = fsspec.core.url_to_fs(self._url, **_options(self._protocol))
         except ImportError as error:
             package = _PACKAGES.get(self._protocol)
             how = f"pip install {package}" if package else one_line(str(error))
@@ -459,6 +456,9 @@ def _limit() -> int | None:
 
 
 def _options(protocol: str) -> dict[str, bool]:
+    if protocol in _PACKAGES:
+        # files of others appear between two looks: listings must not be kept
+        return {"use_listings_cache": False}
     return {"auto_mkdir": True} if protocol in ("file", "local") else {}
 
 

@@ -269,15 +269,15 @@ def test_old_batches_are_forgotten_and_damaged_ones_removed(tmp_path, caplog):
 
 
 ASKING = """
+    import json
     import sys
-    from synque_select.functional.lens import LABELS
     from synque_select.llm import batches
     from synque_select.llm.registry import get_llm
 
     batches._QUIET_S, batches._FIRST_POLL_S, batches._MAX_POLL_S = 0.2, 0.05, 0.1
     llm = get_llm({"engine": sys.argv[1], "model_id": "m", "base_url": sys.argv[2], "batch": True})
     prompts = [f"prompt {i}" for i in range(40)]
-    result = dict(llm.generate(prompts, choices=LABELS))
+    result = dict(llm.generate(prompts, choices=json.loads(sys.argv[3])))
     print([str(result[i]) for i in range(40)])
 """
 
@@ -285,6 +285,7 @@ ASKING = """
 def asking(kind: str, server: BatchServer) -> subprocess.Popen[str]:
     environment = {**os.environ, "PYTHONPATH": os.getcwd()}
     command = [sys.executable, "-c", textwrap.dedent(ASKING), kind, server.url]
+    command.append(json.dumps(LABELS))
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
 
 

@@ -256,6 +256,8 @@ def fill(here: Path, seed: int = 0) -> dict[str, Any]:
 def derived_files(here: Path) -> list[str]:
     """The files that a run derived from the user's, as paths below the folder."""
     files = [*(here / "cache").rglob("*"), *(here / "runs").rglob("*")]
+    # a note of a running process is not derived
+    files = [path for path in files if path.parent.name != ".in-use"]
     return sorted(str(path.relative_to(here)) for path in files if path.is_file())
 
 

@@ -23,6 +23,7 @@ from synque_select.utils.cache_files import (
     register_root,
     remove_entry,
 )
+from synque_select.utils.process_identity import process_identity
 
 HASH = "0123456789abcdef" * 4
 DAY = 86400.0
@@ -127,6 +128,17 @@ def test_the_lease_of_another_machine_counts_for_a_week(tmp_path: Path):
     register_root(tmp_path)
     note_use(tmp_path / "scores" / "x")
     assert not lease.exists()
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"", b"place no-number 3", b"\0"])
+def test_a_damaged_lease_does_no_harm(tmp_path: Path, content: bytes):
+    lease = tmp_path / ".in-use" / "damaged"
+    lease.parent.mkdir()
+    place = process_identity().split()[0].encode()
+    lease.write_bytes(content.replace(b"place", place))
+    assert in_use_since(tmp_path) is not None
+    os.utime(lease, (time.time() - 8 * DAY,) * 2)
+    assert in_use_since(tmp_path) is None
 
 
 def test_a_cache_that_cannot_be_written_is_left_alone(tmp_path: Path):
