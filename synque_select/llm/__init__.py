@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from synque_select.utils.lazy_names import lazy_names
 
 if TYPE_CHECKING:
+    from synque_select.llm.anthropic.engine import AnthropicLLM
     from synque_select.llm.base import BaseLLM, Failure, Usage, check_choices, check_constraint
     from synque_select.llm.openai.engine import OpenAILLM
     from synque_select.llm.prompt import Prompt, PromptLike
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from synque_select.llm.vllm.engine import VllmLLM
 
 __all__ = [
+    "AnthropicLLM",
     "BaseLLM",
     "Failure",
     "LLMSpec",
@@ -38,6 +40,7 @@ __all__ = [
 __getattr__ = lazy_names(
     __name__,
     {
+        "AnthropicLLM": "anthropic.engine",
         "BaseLLM": "base",
         "Failure": "base",
         "LLMSpec": "registry",

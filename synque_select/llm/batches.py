@@ -286,7 +286,7 @@ class Batcher:
         self._batch_over = asyncio.Event()
         self._followed: dict[str, dict[str, _Waiting]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        # questions whose answer from a batch was used: if they are asked again, it was no good
+        # questions whose answer from a batch was used: if they are asked again, it was not usable
         self._used: set[str] = set()
         self._jitter = random.Random()
         # for what is asked directly: a batch may release thousands of questions at once

@@ -247,6 +247,20 @@ def test_an_image_is_sent_in_a_batch(kind, server):
     assert "base64" in json.dumps(server.batches["batch_0"][0][1])
 
 
+def test_anthropics_engine_needs_no_package_of_openai(server):
+    code = (
+        "import sys; sys.modules['openai'] = None\n"
+        "from synque_select.llm.registry import get_llm\n"
+        "llm = get_llm({'engine': 'anthropic', 'model_id': 'm', 'base_url': sys.argv[1]})\n"
+        "print(dict(llm.generate(['a'], choices=['likely', 'unlikely'])))"
+    )
+    command = [sys.executable, "-c", code, server.url]
+    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Failure" in done.stdout or "likely" in done.stdout
+
+
 def test_options_that_do_not_go_together():
     with pytest.raises(ConfigError, match=r"batch=True and several servers"):
         OpenAILLM("m", base_url=["http://a/v1", "http://b/v1"], batch=True)
