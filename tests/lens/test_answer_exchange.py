@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from synque_select.lens import answer_exchange
+from synque_select.lens import answer_exchange, cache
 from synque_select.lens.cache import AnswerCache
 from synque_select.utils.remote_cache import remote_of
 from tests.utils.stores import FlakyStore, forget, reset
@@ -25,6 +25,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def use(name: str) -> AnswerCache:
         monkeypatch.setenv("SYNQUE_CACHE_LOCAL", str(tmp_path / name))
         forget()
+        monkeypatch.setattr(cache, "_CHECKED", set())
         return AnswerCache()
 
     yield use
@@ -52,13 +53,13 @@ def test_answers_of_one_machine_are_those_of_all(machine):
 
 
 def test_nothing_new_sends_nothing(machine):
-    cache = machine("one")
-    cache.put({"a": 1})
-    cache.send()
-    cache.send()
-    cache = machine("one")
-    cache.get(["a"])
-    cache.send()
+    answers = machine("one")
+    answers.put({"a": 1})
+    answers.send()
+    answers.send()
+    answers = machine("one")
+    answers.get(["a"])
+    answers.send()
     assert len(segments()) == 1
 
 
@@ -81,11 +82,11 @@ def test_answers_are_sent_while_a_session_is_open(machine, monkeypatch):
 
 
 def test_a_store_that_cannot_be_reached_gets_the_answers_later(machine, caplog):
-    cache = machine("one")
-    cache.put({"a": 1})
+    answers = machine("one")
+    answers.put({"a": 1})
     FlakyStore.failing["put_file"] = OSError("timed out")
     with caplog.at_level(logging.WARNING):
-        cache.send()
+        answers.send()
     assert segments() == []
     assert "cannot be reached" in caplog.text
     FlakyStore.failing.clear()
@@ -95,9 +96,9 @@ def test_a_store_that_cannot_be_reached_gets_the_answers_later(machine, caplog):
 
 
 def test_damaged_answers_are_not_taken(machine, caplog):
-    cache = machine("one")
-    cache.put({"a": 1})
-    cache.send()
+    answers = machine("one")
+    answers.put({"a": 1})
+    answers.send()
     (name,) = segments()
     content = bytearray(FlakyStore.store[name].getvalue())
     content[len(content) // 2] ^= 1
@@ -108,9 +109,9 @@ def test_damaged_answers_are_not_taken(machine, caplog):
 
 
 def test_the_database_stays_local_and_the_copies_are_removed(machine, tmp_path):
-    cache = machine("one")
-    cache.put({"a": 1})
-    cache.send()
+    answers = machine("one")
+    answers.put({"a": 1})
+    answers.send()
     machine("two").get(["a"])
     assert not any("sqlite" in path for path in FlakyStore.store)
     assert not list(tmp_path.rglob("*.jsonl"))
@@ -120,17 +121,17 @@ def test_the_database_stays_local_and_the_copies_are_removed(machine, tmp_path):
 
 def test_a_file_of_the_users_own_is_not_shared(machine, tmp_path):
     machine("one")
-    cache = AnswerCache(tmp_path / "mine.sqlite")
-    cache.put({"a": 1})
-    cache.send()
+    answers = AnswerCache(tmp_path / "mine.sqlite")
+    answers.put({"a": 1})
+    answers.send()
     assert segments() == []
     assert remote_of(tmp_path) is None
 
 
 def test_a_damaged_database_is_filled_from_the_store(machine, tmp_path):
-    cache = machine("one")
-    cache.put({f"key {i}": i for i in range(50)})
-    cache.send()
+    answers = machine("one")
+    answers.put({f"key {i}": i for i in range(50)})
+    answers.send()
     path = next((tmp_path / "one").rglob("answers.sqlite"))
     for beside in path.parent.glob("answers.sqlite*"):
         beside.unlink()
