@@ -157,7 +157,8 @@ class Lens(BaseProxy):
         from synque_select.execution.judging import ExecutedLLM
 
         def moved(spec: LLMSpec) -> LLMSpec:
-            is_server = type(get_llm(spec)).__module__.startswith("synque_select.llm.openai")
+            servers = ("synque_select.llm.openai", "synque_select.llm.anthropic")
+            is_server = type(get_llm(spec)).__module__.startswith(servers)
             return spec if is_server else ExecutedLLM(spec, executor)
 
         reasoner = None if self.config.reasoner is None else moved(self.config.reasoner)
