@@ -25,6 +25,10 @@ def arguments(parser: ArgumentParser) -> None:
         help="a YAML file or a packaged name such as digits; later options override it",
     )
     parser.add_argument("--name", help="name of the run (default: two words, such as red-fox)")
+    parser.add_argument(
+        "--executor",
+        help="where to encode, judge and train, as for rank (default: as in the config)",
+    )
     parser.add_argument("--version", type=int, default=1, help="format version of the config")
     parser.add_subclass_arguments(BaseTask, "task", required=True)
     parser.add_class_arguments(ExperimentOptions, "experiment")
@@ -38,8 +42,9 @@ def run(options: Namespace) -> int:
     if options.version != 1:
         raise ConfigError(f"config of version {options.version}; allowed is 1")
     try:
-        chosen = options.experiment
-        chosen = chosen if options.name is None else replace(chosen, name=options.name)
+        given = {"name": options.name, "executor": options.executor}
+        given = {name: value for name, value in given.items() if value is not None}
+        chosen = replace(options.experiment, **given)
         print(run_experiment(options.task, chosen))
     except NotSavedError as error:
         if isinstance(error.result, Experiment):

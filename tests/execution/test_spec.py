@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from pathlib import Path
 
 import pytest
 
-from synque_select import rank
+from synque_select import SelectionCallback, rank
+from synque_select.cli.main import main
 from synque_select.cli.options import executor_of
 from synque_select.errors import ConfigError
 from synque_select.execution import get_executor
 from synque_select.execution.local import LocalExecutor
+from synque_select.experiment import ExperimentOptions
+from synque_select.probing.sweep import SweepOptions
+from synque_select.selection.scorer import Scorer
+from synque_select.tuning import TuneOptions
 
 
 def test_the_default_is_this_process():
@@ -58,3 +64,20 @@ def test_devices_on_the_command_line():
     assert executor(devices="0,1") == "local:devices=0,1"
     with pytest.raises(ConfigError, match="--devices 0 is for --executor local"):
         executor(executor="ray", devices="0")
+
+
+def test_it_is_an_option_everywhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    message = "executor='rye': did you mean 'ray'"
+    for make in (SelectionCallback, SweepOptions, TuneOptions, ExperimentOptions, Scorer):
+        with pytest.raises(ConfigError, match=message):
+            make(executor="rye")
+    config = tmp_path / "rank.yaml"
+    config.write_text("candidates: [a, b]\nreal: c\nexecutor: rye\n")
+    for arguments in (
+        ["rank", "--config", str(config)],
+        ["sweep", "--config", "digits-fit", "--executor", "rye"],
+        ["tune", "--config", "digits-fit", "--executor=rye"],
+        ["experiment", "--config", "digits", "--executor", "rye"],
+    ):
+        assert main(arguments) == 1
+        assert message in " ".join(capsys.readouterr().err.split())
