@@ -113,15 +113,21 @@ def test_a_server_that_dies_costs_no_answer(expected, caplog):
 
 def test_a_server_gets_requests_again_when_it_answers_again(monkeypatch, caplog):
     monkeypatch.setattr(pools, "_FIRST_PAUSE_S", 0.05)
-    states = iter([503] * 3)
+    until = time.monotonic() + 0.5
 
     def starting(body, handler):
-        status = next(states, 200)
-        return (200, chat(label_of(body))) if status == 200 else (503, {"error": "starting"})
+        if time.monotonic() < until:
+            return 503, {"error": "starting"}
+        return 200, chat(label_of(body))
 
-    with FakeServer(answering, models()) as server, FakeServer(starting, models()) as late:
+    def slow(body, handler):
+        time.sleep(0.1)
+        return answering(body, handler)
+
+    with FakeServer(slow, models()) as server, FakeServer(starting, models()) as late:
         with caplog.at_level(logging.WARNING):
-            asked(OpenAILLM("m", base_url=[late.url, server.url]), PROMPTS * 3)
+            llm = OpenAILLM("m", base_url=[late.url, server.url])
+            assert not any(isinstance(answer, Failure) for answer in asked(llm, PROMPTS * 5))
         assert len(late.requests) > 20
     assert "answers again" in caplog.text
 
