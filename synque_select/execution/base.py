@@ -10,7 +10,7 @@ from typing import ClassVar, Generic, Protocol, TypeVar, cast
 
 from synque_select import errors
 from synque_select.errors import ExecutorError, SynqueError
-from synque_select.utils.wording import counted, one_line
+from synque_select.utils.wording import one_line
 
 __all__ = ["Counts", "Executor", "Shared", "Unit", "UnitFailure", "Worker", "run_unit"]
 
@@ -139,10 +139,6 @@ class Counts:
     started: int = 0
     finished: int = 0
     lost: int = 0
-
-    def __str__(self) -> str:
-        again = f"; {self.lost} of them again, as a worker was lost" if self.lost else ""
-        return f"{counted(self.started, 'unit')} run{again}"
 
 
 class Executor(ABC):

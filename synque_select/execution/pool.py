@@ -107,6 +107,7 @@ class PoolExecutor(Executor, Generic[_Handle]):
                     yield unit, cast("_T | UnitFailure", answer)
                     continue
                 self.counts.lost += 1
+                _log.warning("%s: its worker was lost (%s)", unit.name, answer.reason)
                 if queue.put_back(unit):
                     continue
                 self.counts.finished += 1
@@ -125,7 +126,6 @@ class PoolExecutor(Executor, Generic[_Handle]):
         self._idle.append(worker)
 
     def _replace(self, worker: _Handle, lost: Lost) -> None:
-        _log.info("a worker was lost: %s", lost.reason)
         self._end(worker)
         if worker in self._starting:
             self._starting.discard(worker)

@@ -360,7 +360,7 @@ def _scores(
     scores, seconds, reused = {}, {}, []
     computed: dict[str, bytes] = {}
     if elsewhere is not None and elsewhere.executor.takes_data:
-        computed = _scored_elsewhere(elsewhere, inputs, suite, seed, kept)
+        computed = _scored_elsewhere(elsewhere, inputs, suite, seed, kept, progress)
     bar = ProgressBar(
         suite, desc="scoring", unit="proxy", delay=2, leave=False, disable=not progress
     )
@@ -407,6 +407,7 @@ def _scored_elsewhere(
     suite: Sequence[BaseProxy],
     seed: int,
     kept: ScoreCache,
+    progress: bool,
 ) -> dict[str, bytes]:
     """Score on an executor by all proxies whose scores are not in the cache but can be kept there.
 
@@ -423,9 +424,13 @@ def _scored_elsewhere(
     )
     keys = {unit.key: unit.proxy.key for unit in units}
     packed: dict[str, bytes] = {}
-    for unit, result in elsewhere.executor.run(units):
-        if isinstance(result, UnitFailure):
-            raise result.error
-        if result is not None:
-            packed[keys[unit.key]] = result
+    with ProgressBar(
+        total=len(units), desc="scoring", unit="proxy", delay=2, leave=False, disable=not progress
+    ) as bar:
+        for unit, result in elsewhere.executor.run(units):
+            if isinstance(result, UnitFailure):
+                raise result.error
+            if result is not None:
+                packed[keys[unit.key]] = result
+            bar.update()
     return packed

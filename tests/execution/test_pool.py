@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import time
+import types
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -87,6 +91,51 @@ def test_closing_ends_the_processes(log: str):
     executor.close()
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+def test_a_killed_driver_leaves_no_worker_that_works(log: str):
+    script = (
+        "import sys\n"
+        "from synque_select.execution import get_executor\n"
+        "from tests.execution.units import Work\n"
+        "executor = get_executor('local:workers=1')\n"
+        "list(executor.run([Work('a', sys.argv[1]), Work('b', sys.argv[1], 'takes long')]))\n"
+    )
+    driver = subprocess.Popen([sys.executable, "-c", script, log])
+    try:
+        pid = wait_for_pid(Path(log))
+        driver.kill()
+        driver.wait()
+        deadline = time.monotonic() + 30
+        while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not Path(f"/proc/{pid}").exists()
+    finally:
+        driver.kill()
+
+
+def wait_for_pid(log: Path) -> int:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        for line in log.read_text().split() if log.exists() else ():
+            if line.startswith("pid:"):
+                return int(line.removeprefix("pid:"))
+        time.sleep(0.05)
+    raise AssertionError("no unit has begun")
+
+
+class Unknown(Work):
+    """Of a class that no worker can import."""
+
+
+def test_a_unit_that_cannot_be_read_is_one_failure(executor: Executor, log: str):
+    Unknown.__module__ = "there_is_none"
+    sys.modules["there_is_none"] = types.ModuleType("there_is_none")
+    sys.modules["there_is_none"].Unknown = Unknown  # type: ignore[attr-defined]
+    failure = run(executor, Unknown("a", log))["a"]
+    assert isinstance(failure, UnitFailure)
+    assert "a worker cannot read its unit: ModuleNotFoundError" in failure.message
+    assert not isinstance(run(executor, Work("b", log))["b"], UnitFailure)
 
 
 def test_a_unit_that_cannot_be_sent_is_one_error(executor: Executor, log: str):

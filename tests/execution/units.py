@@ -38,6 +38,10 @@ class Work:
             raise DependencyError("x", extra="y", purpose="z")
         if self.what == "fails":
             raise ZeroDivisionError("by zero")
+        if self.what == "takes long":
+            with Path(self.log).open("a") as stream:
+                stream.write(f"pid:{os.getpid()}\n")
+            time.sleep(300)
         if self.what == "takes time":
             time.sleep(0.5)
         if self.what == "environment":
