@@ -20,6 +20,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("execution", "export", "proxies", "report"),
     ("selection",),
     ("benchmark", "training"),
+    ("reselection",),
     ("callbacks", "hf", "probing", "tuning"),
     ("experiment", "lightning"),
     ("cli", "testing"),

@@ -1,0 +1,37 @@
+"""Policies that change a mixture while the model trains; `ReselectionCallback` asks them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from synque_select.utils.lazy_names import lazy_names
+
+if TYPE_CHECKING:
+    from synque_select.reselection.base import Proposal, ReselectionPolicy, StaticPolicy
+    from synque_select.reselection.context import ModelEvaluation, ReselectionContext
+    from synque_select.reselection.registry import get_policy, policy_ids, register_policy
+
+__all__ = [
+    "ModelEvaluation",
+    "Proposal",
+    "ReselectionContext",
+    "ReselectionPolicy",
+    "StaticPolicy",
+    "get_policy",
+    "policy_ids",
+    "register_policy",
+]
+
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "ModelEvaluation": "context",
+        "Proposal": "base",
+        "ReselectionContext": "context",
+        "ReselectionPolicy": "base",
+        "StaticPolicy": "base",
+        "get_policy": "registry",
+        "policy_ids": "registry",
+        "register_policy": "registry",
+    },
+)
