@@ -85,10 +85,12 @@ class PromptInterrupts:
             # not a normal exit: it would wait for threads and free memory in its own time
             atexit._run_exitfuncs()
             self._end()
-        self._has_left = True
         signal.set_wakeup_fd(self._wakeup_before)
         signal.signal(signal.SIGINT, self._handler_before)
-        os.write(self._pipe[1], b"\0")  # ends the thread
+        self._has_left = True
+        # ends the thread, which reads to the end; nothing writes to this number any more, which may
+        # be that of another file from now on
+        os.close(self._pipe[1])
 
     def _arrive(self, number: int, frame: FrameType | None) -> None:
         self.happened = self._has_arrived = True
@@ -100,13 +102,12 @@ class PromptInterrupts:
 
     def _watch(self) -> None:
         assert self._pipe is not None
-        reader, writer = self._pipe
-        while not self._has_left:
-            if os.read(reader, 1) == bytes([signal.SIGINT]):
+        reader = self._pipe[0]
+        while number := os.read(reader, 1):
+            if number == bytes([signal.SIGINT]) and not self._has_left:
                 self.happened = True
                 self._wait(reader)
         os.close(reader)
-        os.close(writer)
 
     def _wait(self, reader: int) -> None:
         """Return when the block was left; end the process if it is not in time."""
@@ -115,7 +116,7 @@ class PromptInterrupts:
             waited = time.monotonic() - began
             limit = self._cleanup_s if self._has_arrived else _STUCK_S
             is_asked_again = bool(select.select([reader], [], [], _STEP_S)[0])
-            if waited > limit or (is_asked_again and not self._has_left):
+            if (waited > limit or is_asked_again) and not self._has_left:
                 self._end()
 
     def _end(self) -> None:

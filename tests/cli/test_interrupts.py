@@ -216,3 +216,30 @@ def test_an_interrupt_that_arrives_is_an_exception_and_the_process_goes_on():
         assert interrupts.happened
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     time.sleep(1.0)  # nothing ends this process later
+
+
+def test_the_pipe_of_interrupts_is_closed_by_the_thread_that_writes_to_it(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """A number that is closed too early may be that of another file when it is written to."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    restore = signal.set_wakeup_fd
+    opened: list[int] = []
+
+    def slowly(number: int, **options: bool) -> int:
+        before = restore(number, **options)
+        if opened:  # on the way out: the thread that watches runs meanwhile
+            time.sleep(0.3)
+            opened.extend(os.pipe())
+        return before
+
+    monkeypatch.setattr(signal, "set_wakeup_fd", slowly)
+    with PromptInterrupts(lambda: "not said", cleanup_s=60), pytest.raises(KeyboardInterrupt):
+        opened.append(0)
+        os.kill(os.getpid(), signal.SIGINT)
+    _, reader, writer = opened
+    os.set_blocking(reader, False)
+    with pytest.raises(BlockingIOError):  # nothing was written to it
+        os.read(reader, 1)
+    os.close(reader)
+    os.close(writer)  # and it is open
