@@ -8,7 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from synque_select.cli.options import add_compute_options, executor_of, flat
+from synque_select.cli.options import (
+    add_compute_options,
+    add_reservoir_option,
+    executor_of,
+    flat,
+    max_device_memory_of,
+)
 from synque_select.errors import ConfigError, DataError, RecordError
 from synque_select.utils.wording import counted
 
@@ -67,6 +73,7 @@ def arguments(parser: ArgumentParser) -> None:
         "--split", help="split of datasets that have several, for both sides (default: train)"
     )
     parser.add_argument("--real-split", help="split of the real sample (default: as --split)")
+    add_reservoir_option(parser)
     parser.add_argument("--encoder", help="model id, as for rank")
     add_compute_options(parser)
 
@@ -122,6 +129,7 @@ def _draw(options: Namespace) -> tuple[QuestionSheet, Camps | None]:
     from synque_select.data.sources import load_candidates, load_real
     from synque_select.selection.ask import check_askable, panel_of
     from synque_select.selection.scorer import Scorer
+    from synque_select.utils.wording import printable
 
     candidates = load_candidates(
         flat(options.candidates),
@@ -129,6 +137,8 @@ def _draw(options: Namespace) -> tuple[QuestionSheet, Camps | None]:
         label=options.label,
         family=options.family,
         split=options.split,
+        reservoir=options.reservoir,
+        seed=options.seed,
     )
     real = load_real(
         options.real,
@@ -137,6 +147,10 @@ def _draw(options: Namespace) -> tuple[QuestionSheet, Camps | None]:
         real_split=options.real_split,
     )
     check_askable(candidates)
+    for candidate in candidates:
+        if candidate.population is not None:
+            note = printable(f"{candidate.name}: {candidate.population.note}")
+            print(f"synque-select: {note}", file=sys.stderr)
     scorer = Scorer(
         # the cheapest proxy whose scoring has embeddings
         ["mdm"],
@@ -145,6 +159,7 @@ def _draw(options: Namespace) -> tuple[QuestionSheet, Camps | None]:
         device=options.device,
         cache_dir=options.cache_dir,
         executor=executor_of(options),
+        max_device_memory=max_device_memory_of(options),
         progress=not options.quiet,
     )
     scoring = scorer.score(candidates, real)

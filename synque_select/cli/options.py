@@ -40,6 +40,7 @@ __all__ = [
     "PROXIES_HELP",
     "RUN_FILES",
     "add_compute_options",
+    "add_reservoir_option",
     "check_values",
     "comma_list",
     "command_line",
@@ -49,6 +50,7 @@ __all__ = [
     "help_formatter",
     "lightning_cli",
     "lightning_command_line",
+    "max_device_memory_of",
     "packaged_config",
     "packaged_configs",
     "print_tables",
@@ -75,7 +77,11 @@ EXIT_STATUSES = (
 # options whose values in a config may be mappings, and values other than texts
 _MAPPINGS = ("candidates", "family")
 _LISTS = ("view", "real_view")  # several fields as one text; on the command line, with commas
-_NO_TEXTS: dict[str, tuple[type, ...]] = {"label_filter": (int, float), "real_groups": (bool,)}
+_NO_TEXTS: dict[str, tuple[type, ...]] = {
+    "label_filter": (int, float),
+    "real_groups": (bool,),
+    "max_device_memory": (int,),
+}
 
 # options that the function of a command takes as separate arguments
 RUN_FILES = frozenset(("store", "run_dir", "name"))
@@ -116,6 +122,12 @@ def add_compute_options(parser: ArgumentParser, *, quiet: str = "hide progress b
     parser.add_argument("--seed", type=int, default=0, help="random seed")
     parser.add_argument("--device", help="cpu, cuda, cuda:1 (default: a GPU if there is one)")
     parser.add_argument(
+        "--max-device-memory",
+        metavar="SIZE",
+        help="what a batch of scoring may take on a GPU, such as 8GB; encoders and judges are not "
+        "bounded by it (default: half of what is free)",
+    )
+    parser.add_argument(
         "--cache-dir",
         help="directory of cached embeddings and scores, or an address such as s3://bucket/cache "
         "(default: $SYNQUE_CACHE or ~/.cache/synque-select)",
@@ -136,6 +148,18 @@ def add_compute_options(parser: ArgumentParser, *, quiet: str = "hide progress b
     parser.add_argument("--quiet", action="store_true", help=quiet)
 
 
+def add_reservoir_option(parser: ArgumentParser) -> None:
+    """Add the option that draws from large candidates."""
+    parser.add_argument(
+        "--reservoir",
+        type=int,
+        metavar="N",
+        help="of each candidate with more than N examples, score N that are drawn at random; all "
+        "are read once, in bounded memory, and Hub datasets are streamed. N-grams are counted over "
+        "all; for the other scores, the error of the draw is part of the intervals (default: all)",
+    )
+
+
 def executor_of(options: Namespace) -> str | None:
     """Return the executor that the options name.
 
@@ -151,6 +175,18 @@ def executor_of(options: Namespace) -> str | None:
             "says itself where it computes"
         )
     return f"local:devices={options.devices}"
+
+
+def max_device_memory_of(options: Namespace) -> int | None:
+    """Return the number of bytes that --max-device-memory gives.
+
+    Raises:
+        ConfigError: It is not a size.
+    """
+    from synque_select.utils.cache_files import parse_size
+
+    given = options.max_device_memory
+    return None if given is None else parse_size("max_device_memory", given)
 
 
 def check_values(parser: ArgumentParser, options: Namespace) -> None:

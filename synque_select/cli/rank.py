@@ -17,8 +17,10 @@ from synque_select.cli.options import (
     NONE_IS_CLOSE,
     PROXIES_HELP,
     add_compute_options,
+    add_reservoir_option,
     executor_of,
     flat,
+    max_device_memory_of,
     proxy_options,
 )
 from synque_select.errors import ConfigError, SynqueError
@@ -107,14 +109,7 @@ def _add_inputs(parser: ArgumentParser) -> None:
         "session or page; intervals then count groups, not examples. false if all are independent "
         "(default: exact and near duplicates are groups)",
     )
-    parser.add_argument(
-        "--reservoir",
-        type=int,
-        metavar="N",
-        help="of each candidate with more than N examples, score N that are drawn at random; all "
-        "are read once, in bounded memory, and Hub datasets are streamed. N-grams are counted over "
-        "all; for the other scores, the error of the draw is part of the intervals (default: all)",
-    )
+    add_reservoir_option(parser)
     parser.add_argument(
         "--view",
         help="what the proxies read, required if it cannot be told from the fields: a field, a "
@@ -435,6 +430,7 @@ def _scorer(options: Namespace) -> Scorer:
         relabel=options.relabel,
         answers=options.answers,
         executor=executor_of(options),
+        max_device_memory=max_device_memory_of(options),
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from torch.utils.data import ConcatDataset, Subset
 
-from synque_select.data.candidate import Candidate
+from synque_select.data.candidate import Candidate, check_not_drawn
 from synque_select.data.examples import MapDataset
 from synque_select.errors import ConfigError
 from synque_select.experiment.task import BaseTask, Transformed, part_of
@@ -95,6 +95,7 @@ def _split(candidate: Candidate, share: float, seed: int) -> tuple[Candidate, Ma
     dataset: MapDataset = candidate.dataset
     if not share:
         return candidate, dataset
+    check_not_drawn([candidate], f"held_out={share}")
     order = np.random.default_rng([seed, len(candidate)]).permutation(len(candidate)).tolist()
     n = max(1, round(share * len(candidate)))
     held: Subset[Any] = Subset(dataset, sorted(order[:n]))  # type: ignore[arg-type]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 import numpy as np
 from torch.utils.data import Dataset, Subset
 
-from synque_select.data.candidate import Candidate, RealSample
+from synque_select.data.candidate import Candidate, RealSample, check_not_drawn
 from synque_select.data.examples import Examples, MapDataset
 from synque_select.encoders import BaseEncoder
 from synque_select.errors import ConfigError, DataError
@@ -213,7 +213,8 @@ def check_task(task: BaseTask, samples: Sequence[RealSample]) -> None:
     Raises:
         DataError: An example of a real sample is in validation or test, or a candidate is too
             small.
-        ConfigError: The task names a candidate that does not exist, or its budget is too small.
+        ConfigError: The task names a candidate that does not exist, its budget is too small, or
+            only some examples of a candidate were drawn.
     """
     for name in ("validation", "test"):
         part: Examples = getattr(task, name)
@@ -229,6 +230,7 @@ def check_task(task: BaseTask, samples: Sequence[RealSample]) -> None:
             f"task {task.name}: n_distinct={task.n_distinct}; allowed is {least} or more, two "
             "examples of each candidate in the mixture of all"
         )
+    check_not_drawn(task.candidates, "an experiment, whose arms have equally many examples,")
     small = [f"{c.name} ({len(c)})" for c in task.candidates if len(c) < task.n_distinct]
     if small:
         raise DataError(

@@ -173,3 +173,22 @@ def test_questions_that_cannot_be_saved_are_printed(monkeypatch, capsys):
     lines = [part.splitlines()[0] for part in output.out.split('{"question"')[1:]]
     labels = [json.loads('{"question"' + line)["label"] for line in lines]
     assert labels == ["fruit", "", "", "", "", ""]
+
+
+def test_questions_from_a_draw_of_large_candidates(capsys: pytest.CaptureFixture[str]):
+    write(Path("data", "c0.jsonl"), 0, n=300)
+    given = [*DATA, "--reservoir", "120"]
+    assert main(["ask", *given, "-m", "20"]) == 0
+    assert (
+        "c0: 120 of 300 examples, drawn at random (seed 0), are scored" in capsys.readouterr().err
+    )
+    path = Path("questions.csv")
+    text = path.read_text()
+    for question in read_questions(path).questions:
+        text = text.replace(f",,{question.text},", f",{true_label(question.text)},{question.text},")
+    path.write_text(text)
+    assert main(["rank", *given, "--answers", "questions.csv", "--json", "out"]) == 0
+    assert "c4" not in load_ranking("out").top().names
+    assert "were drawn for other" not in " ".join(load_ranking("out").messages)
+    assert main(["ask", *DATA, "--reservoir", "-5"]) == 1
+    assert "reservoir=-5: allowed is a whole number from 100" in capsys.readouterr().err

@@ -234,9 +234,10 @@ def test_the_pipe_of_interrupts_is_closed_by_the_thread_that_writes_to_it(
         return before
 
     monkeypatch.setattr(signal, "set_wakeup_fd", slowly)
-    with PromptInterrupts(lambda: "not said", cleanup_s=60), pytest.raises(KeyboardInterrupt):
+    with PromptInterrupts(lambda: "not said", cleanup_s=60):
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
         opened.append(0)
-        os.kill(os.getpid(), signal.SIGINT)
     _, reader, writer = opened
     os.set_blocking(reader, False)
     with pytest.raises(BlockingIOError):  # nothing was written to it

