@@ -208,8 +208,9 @@ def _plug_ins() -> Iterator[Finding]:
     from synque_select.errors import ConfigError
     from synque_select.llm.registry import ENGINES
     from synque_select.proxies.registry import PROXIES
+    from synque_select.reselection.registry import POLICIES
 
-    for registry in (PROXIES, ENCODERS, ENGINES, READERS):
+    for registry in (PROXIES, ENCODERS, ENGINES, READERS, POLICIES):
         for key in registry.installed_keys():
             what = f"{registry.kind} {key}"
             try:

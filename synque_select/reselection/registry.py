@@ -14,7 +14,11 @@ __all__ = ["POLICIES", "get_policy", "policy_ids", "register_policy"]
 Policy = TypeVar("Policy", bound=ReselectionPolicy)
 
 _BUILT_IN = {
+    "agreement": "synque_select.reselection.agreement:AgreementPolicy",
+    "aioli": "synque_select.reselection.aioli:AioliPolicy",
+    "odm": "synque_select.reselection.odm:OdmPolicy",
     "static": "synque_select.reselection.base:StaticPolicy",
+    "surrogate": "synque_select.reselection.surrogate:SurrogatePolicy",
 }
 
 

@@ -1,4 +1,4 @@
-"""For tests of your own code: what every proxy, encoder, engine and file reader must do.
+"""For tests of your own code: what every proxy, encoder, engine, file reader and policy must do.
 
 Needs pytest. Subclass a suite in your tests and write the fixture that returns what it tests:
 
@@ -14,6 +14,7 @@ import pytest
 pytest.register_assert_rewrite(
     "synque_select.testing.encoders",
     "synque_select.testing.engines",
+    "synque_select.testing.policies",
     "synque_select.testing.proxies",
     "synque_select.testing.readers",
 )
@@ -27,6 +28,7 @@ from synque_select.testing.engines import (  # noqa: E402
     LLMConformance,
     choice_table,
 )
+from synque_select.testing.policies import PolicyConformance, SimulatedTraining  # noqa: E402
 from synque_select.testing.process import unchanged_process  # noqa: E402
 from synque_select.testing.proxies import ProxyConformance, proxy_input  # noqa: E402
 from synque_select.testing.readers import ReaderConformance  # noqa: E402
@@ -37,9 +39,11 @@ __all__ = [
     "SUFFIXES",
     "EncoderConformance",
     "LLMConformance",
+    "PolicyConformance",
     "ProxyConformance",
     "ReaderConformance",
     "ScriptedLLM",
+    "SimulatedTraining",
     "choice_table",
     "proxy_input",
     "unchanged_process",
