@@ -38,8 +38,9 @@ class AioliPolicy(ReselectionPolicy):
 
     The perturbations are part of the training: they cost no step, but the model is trained on
     other mixtures meanwhile. A round that would not end before the training does is not begun.
-    With a lag between a proposal and the batches that follow it, an edge of each perturbation is
-    trained on the mixture before. A candidate without weight at the start takes no part.
+    The law is fitted to the mixtures that were trained on in fact, as the first batches after a
+    proposal are still those of the mixture before. A candidate without weight at the start takes
+    no part.
 
     Args:
         rate: Step size η, above 0.
@@ -79,7 +80,7 @@ class AioliPolicy(ReselectionPolicy):
         check_int("sweeps", sweeps, 1)
         check_int("n_examples", n_examples, 1)
         self.rate, self.focus, self.sweeps = rate, focus, sweeps
-        self.n_examples, self.held_out = n_examples, held_out
+        self.n_examples, self.needs_held_out = n_examples, held_out
         self.start((), {}, 0)
 
     def start(self, names: Sequence[str], weights: Mapping[str, float], seed: int) -> None:
@@ -89,6 +90,7 @@ class AioliPolicy(ReselectionPolicy):
         self._order: list[int] = []  # the candidates of this round's perturbations
         self._before: list[float] = []
         self._drops: list[list[float]] = []
+        self._mixtures: list[list[float]] = []  # those that the drops belong to
 
     def propose(self, context: ReselectionContext) -> Proposal:
         """Return the next perturbed mixture, or the weights that follow from the round."""
@@ -102,6 +104,8 @@ class AioliPolicy(ReselectionPolicy):
             self._begin(self._losses(context), len(active))
         else:
             losses = self._losses(context)
+            trained = context.trained_weights or context.weights
+            self._mixtures.append([float(trained[name]) for name in context.names])
             self._drops.append((np.array(self._before) - losses).tolist())
             self._before = losses.tolist()
         if len(self._drops) < len(self._order):
@@ -119,7 +123,7 @@ class AioliPolicy(ReselectionPolicy):
         return dict(zip(context.names, weights.tolist(), strict=True))
 
     def _losses(self, context: ReselectionContext) -> NDArray[np.float64]:
-        losses = context.surrogate_loss() if self.held_out else context.candidate_losses()
+        losses = context.surrogate_loss() if self.needs_held_out else context.candidate_losses()
         return np.array([losses[name] for name in context.names])
 
     def _steps_of_one(self, context: ReselectionContext) -> int:
@@ -136,20 +140,20 @@ class AioliPolicy(ReselectionPolicy):
         generator = np.random.default_rng([self._seed, self._round])
         sweeps = [generator.permutation(n_active).tolist() for _ in range(self.sweeps)]
         self._order = [place for sweep in sweeps for place in sweep]
-        self._before, self._drops = losses.tolist(), []
+        self._before, self._drops, self._mixtures = losses.tolist(), [], []
 
     def _end(self, active: NDArray[np.intp]) -> None:
         """Fit the law to the round, and take a step."""
-        drops = np.array(self._drops)
+        drops, mixtures = np.array(self._drops), np.array(self._mixtures)[:, active]
         known = np.isfinite(drops).all(axis=0)  # a loss that diverged says nothing
-        if known.any():
-            mixtures = perturbation_mixtures(len(active), self.focus)[self._order]
+        # perturbations that are shorter than the lag may leave a candidate undetermined
+        if known.any() and np.linalg.matrix_rank(mixtures, tol=1e-6) == len(active):
             gradient = law_gradient(normalized_law(fit_linear_law(mixtures, drops[:, known])))
             weights = np.array(self._weights)
             weights[active] = exponentiated_gradient(weights[active], gradient, self.rate)
             self._weights = weights.tolist()
         self._round += 1
-        self._order, self._drops = [], []
+        self._order, self._drops, self._mixtures = [], [], []
 
     def state_dict(self) -> dict[str, Json]:
         """Return the weights, and what this round has measured."""
@@ -161,6 +165,7 @@ class AioliPolicy(ReselectionPolicy):
             "order": self._order,
             "before": _plain(self._before),
             "drops": [_plain(row) for row in self._drops],
+            "mixtures": [list(row) for row in self._mixtures],
         }
 
     def load_state_dict(self, state: Mapping[str, Json]) -> None:
@@ -171,11 +176,15 @@ class AioliPolicy(ReselectionPolicy):
         self._weights = list(fields.number_list("weights"))
         self._order = [int(place) for place in fields.number_list("order")]
         self._before = list(fields.number_list("before"))
-        rows = {str(i): row for i, row in enumerate(fields.list("drops"))}
-        drops = JsonFields(rows, fields.path("drops"))
-        self._drops = [list(drops.number_list(place)) for place in rows]
+        self._drops, self._mixtures = _rows(fields, "drops"), _rows(fields, "mixtures")
 
 
 def _plain(values: Sequence[float]) -> list[Json]:
     """Return numbers as JSON has them: null for those that are not finite."""
     return [value if math.isfinite(value) else None for value in values]
+
+
+def _rows(fields: JsonFields, name: str) -> list[list[float]]:
+    rows = {str(i): row for i, row in enumerate(fields.list(name))}
+    each = JsonFields(rows, fields.path(name))
+    return [list(each.number_list(place)) for place in rows]

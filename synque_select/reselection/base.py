@@ -76,6 +76,8 @@ class ReselectionPolicy(ABC):
 
     Attributes:
         id: Key of the policy, as in `ReselectionCallback(policy="odm")`.
+        needs_held_out: Whether `propose` measures losses on examples that are held out of training,
+            so that the DataModule needs `val="surrogate"`.
 
     Example:
         >>> class Halve(ReselectionPolicy):
@@ -92,6 +94,7 @@ class ReselectionPolicy(ABC):
     """
 
     id: ClassVar[str]
+    needs_held_out: bool = False
 
     def start(  # noqa: B027 - most policies have nothing to set up
         self, names: Sequence[str], weights: Mapping[str, float], seed: int

@@ -90,6 +90,9 @@ class ReselectionContext:
         weights: The weights in force, by name.
         budget_examples: Number of examples that may be evaluated at this change.
         evaluation: Evaluates the model.
+        trained_weights: Mean weights, by name, of what was trained on since the policy was last
+            asked: a change takes effect after the batches that were already being fetched. None
+            if it is not known.
 
     Attributes:
         used_examples: Number of examples that have been evaluated at this change.
@@ -102,6 +105,7 @@ class ReselectionContext:
     weights: Mapping[str, float]
     budget_examples: int
     evaluation: ModelEvaluation
+    trained_weights: Mapping[str, float] | None = None
     used_examples: int = field(default=0, init=False)
 
     @property

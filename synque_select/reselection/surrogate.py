@@ -43,6 +43,7 @@ class SurrogatePolicy(ReselectionPolicy):
     """
 
     id = "surrogate"
+    needs_held_out = True
 
     def __init__(self, window: int = 5, keep: float = 0.2) -> None:
         check_int("window", window, 2)

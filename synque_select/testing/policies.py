@@ -22,6 +22,7 @@ __all__ = ["PolicyConformance", "SimulatedTraining"]
 
 _BATCH = 64
 _WIDTH = 4
+_LAG = 1  # steps after which a proposal takes effect
 
 
 @dataclass
@@ -114,10 +115,19 @@ class _Run:
     budget: float
     hold: int = 0
 
+    def __post_init__(self) -> None:
+        self.before = self.weights  # those in force before the last change
+
     def change(self) -> dict[str, float]:
         """Train up to the next change, ask the policy, and return what it proposes."""
         n_steps = self.hold or self.every
-        self.training.advance(self.weights, n_steps)
+        lag = min(_LAG, n_steps)
+        self.training.advance(self.before, lag)
+        self.training.advance(self.weights, n_steps - lag)
+        trained = {
+            name: (lag * self.before[name] + (n_steps - lag) * self.weights[name]) / n_steps
+            for name in self.training.names
+        }
         context = ReselectionContext(
             step=self.training.step,
             max_steps=None,
@@ -126,6 +136,7 @@ class _Run:
             weights=dict(self.weights),
             budget_examples=forward_budget(self.budget, n_steps * _BATCH),
             evaluation=self.training,
+            trained_weights=trained,
         )
         before = dict(context.weights)
         proposal = self.policy.propose(context)
@@ -133,7 +144,7 @@ class _Run:
         assert set(proposal.weights) == set(context.names)
         assert context.used_examples <= context.budget_examples
         self.hold = proposal.hold or 0
-        self.weights = dict(proposal.weights)
+        self.before, self.weights = self.weights, dict(proposal.weights)
         return self.weights
 
 

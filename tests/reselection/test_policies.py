@@ -29,18 +29,21 @@ def run(
     start: dict[str, float] | None = None,
     max_steps: int | None = None,
     every: int = 25,
+    lag: int = 0,
 ) -> list[dict[str, float]]:
     """Train with a policy, and return the weights of each interval."""
     weights = start or {name: 1 / len(training.names) for name in training.names}
     policy.start(training.names, weights, 0)
-    trajectory, hold = [], every
+    trajectory, hold, before = [], every, weights
     for _ in range(n_changes):
-        training.advance(weights, hold)
+        training.advance(before, lag)
+        training.advance(weights, hold - lag)
+        trained = {n: (lag * before[n] + (hold - lag) * weights[n]) / hold for n in weights}
         context = ReselectionContext(
-            training.step, max_steps, every, training.names, weights, 8 * hold, training
+            training.step, max_steps, every, training.names, weights, 8 * hold, training, trained
         )
         proposal = policy.propose(context)
-        weights, hold = dict(proposal.weights), proposal.hold or every
+        before, weights, hold = weights, dict(proposal.weights), proposal.hold or every
         trajectory.append(weights)
     return trajectory
 
@@ -118,10 +121,11 @@ class LinearTraining(SimulatedTraining):
         return float(self.losses[self.names.index(name)])
 
 
-def test_aioli_fits_the_law_and_follows_its_gradient():
+@pytest.mark.parametrize("lag", [0, 1])
+def test_aioli_fits_the_law_and_follows_its_gradient(lag: int):
     training = LinearTraining(NAMES, (0, 0, 0), (0, 0, 0))
     policy = AioliPolicy(rate=3.0)
-    trajectory = run(policy, training, 8)
+    trajectory = run(policy, training, 8, lag=lag)
     # measured and perturbed three times, then the step: p ∝ exp(3 Σ_i A_ij / Σ A)
     gains = LinearTraining.law.sum(axis=0) / LinearTraining.law.sum()
     expected = np.exp(3 * gains) / np.exp(3 * gains).sum()
