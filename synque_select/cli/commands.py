@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from synque_select.cli import (
@@ -38,10 +38,18 @@ __all__ = ["COMMANDS", "Command", "ConfigCommand", "packaged_config"]
 
 @dataclass(frozen=True)
 class Command:
-    """A command with options of its own; `arguments` adds them to the parser."""
+    """A command with options of its own.
+
+    Args:
+        run: Runs it.
+        arguments: Adds the options to the parser.
+        of_config: Other commands that may follow its name and take the rest of the arguments, with
+            the options of a fit config.
+    """
 
     run: Callable[[Namespace], int]
     arguments: Callable[[ArgumentParser], None]
+    of_config: Mapping[str, Callable[[Sequence[str]], int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -55,7 +63,7 @@ COMMANDS: dict[str, Command | ConfigCommand] = {
     "init": Command(init.run, init.arguments),
     "validate": Command(validate.run, validate.arguments),
     "rank": Command(rank.run, rank.arguments),
-    "plan": Command(plan.run, plan.arguments),
+    "plan": Command(plan.run, plan.arguments, plan.OF_CONFIG),
     "work": Command(work.run, work.arguments),
     "gather": Command(gather.run, gather.arguments),
     "ask": Command(ask.run, ask.arguments),

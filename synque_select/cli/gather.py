@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from argparse import Namespace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from synque_select.errors import ExecutorError
+from synque_select.errors import ConfigError, ExecutorError
 from synque_select.utils.wording import counted, printable
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
-    from synque_select.selection.plan_folder import Plan, PlannedUnit
+    from synque_select.execution.plan_folder import BasePlan, PlannedUnit
+    from synque_select.selection.ranking_plan import RankingPlan
 
 __all__ = ["arguments", "run"]
 
@@ -35,16 +36,33 @@ def arguments(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> int:
-    """Rank from a plan whose units are finished; names the units that are not.
+    """Rank, or end a sweep, from a plan whose units are finished; names the units that are not.
 
-    Prints what `rank` prints with the options of the plan. LENS and proxies of your own are scored
-    here.
+    Prints and writes what `rank` or `sweep` does with the options of the plan. LENS and proxies of
+    your own are scored here.
     """
-    from synque_select.cli import rank, work
-    from synque_select.selection.plan_folder import read_plan
+    from synque_select.cli import plan_sweep, work
+    from synque_select.probing.sweep_plan import SweepPlan
+    from synque_select.selection.ranking_plan import RankingPlan
 
-    plan = read_plan(Path(options.folder))
+    plan = work.read_plan(Path(options.folder))
     plan.check_same_code()
+    if isinstance(plan, RankingPlan):
+        return _gather_ranking(plan, options)
+    for name in ("json", "report"):
+        if getattr(options, name) is not None:
+            raise ConfigError(
+                f"--{name}: leave it out, as a sweep writes its run directory; --sweep.run_dir of "
+                "plan sweep names one"
+            )
+    assert isinstance(plan, SweepPlan)
+    _check_finished(plan, options.folder)
+    return plan_sweep.gather(plan)
+
+
+def _gather_ranking(plan: RankingPlan, options: Namespace) -> int:
+    from synque_select.cli import rank, work
+
     # before the directory changes
     paths = {
         name: str(Path(value).absolute())
@@ -52,7 +70,7 @@ def run(options: Namespace) -> int:
         if (value := getattr(options, name)) not in (None, "-")
     }
     _check_finished(plan, options.folder)
-    job = work.opened(plan, quiet=options.quiet)
+    job = work.opened_job(plan, quiet=options.quiet)
     for unit in plan.units_without_rows(job):
         plan.note_lost(unit)
     _check_finished(plan, options.folder)
@@ -62,7 +80,7 @@ def run(options: Namespace) -> int:
     return rank.run(Namespace(**{**vars(given), **paths}), job)
 
 
-def _check_finished(plan: Plan, folder: str) -> None:
+def _check_finished(plan: BasePlan[Any], folder: str) -> None:
     """Name the units that are not finished.
 
     Raises:
@@ -82,7 +100,7 @@ def _check_finished(plan: Plan, folder: str) -> None:
     )
 
 
-def _described(plan: Plan, unit: PlannedUnit) -> str:
+def _described(plan: BasePlan[Any], unit: PlannedUnit) -> str:
     failure = plan.failure(unit)
     reason = "missing" if failure is None else f"failed: {printable(failure)}"
     return f"{unit.key[:12]} {unit.name}: {reason}"

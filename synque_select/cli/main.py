@@ -145,6 +145,8 @@ def _dispatch(given: Sequence[str]) -> int:
     command = COMMANDS[name]
     if isinstance(command, ConfigCommand):
         return command.run(list(given[1:]))
+    if given[1:2] and given[1] in command.of_config:
+        return command.of_config[given[1]](list(given[2:]))
     parser = parser_of(name, command)
     with modules_of_working_folder(), utf8_configs():
         options = parser.parse_args(with_config_paths(given[1:]))

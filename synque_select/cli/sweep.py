@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from synque_select.cli.lightning_help import asks_for_help, print_help, with_full_help
 from synque_select.cli.options import (
@@ -14,7 +17,13 @@ from synque_select.cli.options import (
     with_run_name,
 )
 
-__all__ = ["run"]
+if TYPE_CHECKING:
+    from synque_select.probing.sweep import SweepOptions
+    from synque_select.selection.scorer import Scorer
+    from synque_select.training.datamodule import AnySynqueDataModule
+    from synque_select.training.lightning_compat import AnyModule
+
+__all__ = ["ConfiguredSweep", "configured_sweep", "run"]
 
 _DESCRIPTION = (
     "Train on each candidate alone, and correlate proxies with validation. --trainer.max_steps "
@@ -33,18 +42,58 @@ def run(arguments: Sequence[str]) -> int:
 
     if asks_for_help(arguments):
         return print_help("sweep", _DESCRIPTION, SweepOptions, run_sweep)
+    with configured_sweep(arguments) as sweep:
+        run_sweep(
+            sweep.module,
+            sweep.datamodule,
+            max_steps=sweep.max_steps,
+            options=sweep.options,
+            scorer=sweep.scorer,
+            trainer_options=sweep.trainer_options,
+            **sweep.files,
+        )
+    return 0
+
+
+@dataclass(frozen=True)
+class ConfiguredSweep:
+    """What the arguments of a sweep and its config say.
+
+    Args:
+        module: The module, untrained.
+        datamodule: The data.
+        max_steps: Optimizer steps of each probe.
+        options: The options of the sweep.
+        scorer: The scorer of the config's SelectionCallback; None without one.
+        trainer_options: Arguments of the probes' Trainer.
+        files: Where the results are written.
+    """
+
+    module: AnyModule
+    datamodule: AnySynqueDataModule
+    max_steps: int
+    options: SweepOptions
+    scorer: Scorer | None
+    trainer_options: dict[str, Any]
+    files: dict[str, Any]
+
+
+@contextmanager
+def configured_sweep(arguments: Sequence[str]) -> Iterator[ConfiguredSweep]:
+    """Create the objects of a sweep; in the body, they find the modules of the user."""
+    from synque_select.probing.sweep import SweepOptions, run_sweep
+
     given = with_config_paths(with_full_help(with_run_name(arguments, "sweep")))
     with lightning_command_line(*given):
         cli = lightning_cli("sweep", _DESCRIPTION, SweepOptions, run_sweep)
         options, files = split_options(cli.config_init.sweep, SweepOptions)
         trainer = cli.config.trainer
-        run_sweep(
+        yield ConfiguredSweep(
             cli.model,
             cli.datamodule,
-            max_steps=trainer.max_steps,
-            options=options,
-            scorer=scorer_of(cli),
-            trainer_options={"accelerator": trainer.accelerator, "precision": trainer.precision},
-            **files,
+            trainer.max_steps,
+            options,
+            scorer_of(cli),
+            {"accelerator": trainer.accelerator, "precision": trainer.precision},
+            files,
         )
-    return 0

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
+import itertools
 import sys
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from synque_select.errors import ConfigError
 from synque_select.utils.wording import counted, printable
@@ -15,12 +16,14 @@ from synque_select.utils.wording import counted, printable
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
-    from synque_select.selection.plan_folder import Plan, PlannedUnit
+    from synque_select.execution.plan_folder import BasePlan, PlannedUnit
+    from synque_select.selection.ranking_plan import RankingPlan
     from synque_select.selection.scorer import ScoringJob
 
-__all__ = ["arguments", "opened", "run"]
+__all__ = ["arguments", "opened", "opened_job", "options_of", "read_plan", "run"]
 
 _MOST_NAMED = 20
+_Run: TypeAlias = Callable[[Sequence[Any], Callable[[], object]], int]
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -44,12 +47,12 @@ def arguments(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     """Compute this process's part of a plan. Finished units are left out.
 
-    Each of N processes takes an equal part of the units that encode. The one that finds all
-    embeddings there, which is the last to finish, scores by all proxies that are left. Give the
-    same command again after a failure, or `--index 0 --of 1` for all that is missing.
+    Each of N processes takes an equal part of the units that encode, or of the probes of a sweep.
+    Of a ranking, the process that finds all embeddings there, which is the last to finish, scores
+    by all proxies that are left. Give the same command again after a failure, or
+    `--index 0 --of 1` for all that is missing.
     """
     from synque_select.execution.environment import become_worker
-    from synque_select.selection.plan_folder import read_plan
 
     plan = read_plan(Path(options.folder))
     named = _named_unit(plan, options)
@@ -57,19 +60,67 @@ def run(options: Namespace) -> int:
         _check_index(options.index, options.of)
     plan.check_same_code()
     become_worker()
-    job = opened(plan, quiet=options.quiet)
-    if named is not None:
-        return _run(plan, job, [named], quiet=options.quiet)
-    status = _run(plan, job, _part(plan, options.index, options.of), quiet=options.quiet)
-    left = plan.open_units("encode")
-    if left:
-        units = counted(len(left), "unit")
-        print(f"{units} of other processes left to encode: the last process scores")
-        return status
-    return _run(plan, job, plan.open_units("score"), quiet=options.quiet) or status
+    stages = list(dict.fromkeys(unit.stage for unit in plan.units))
+    with opened(plan, quiet=options.quiet) as run_units:
+        if named is not None:
+            return _run(plan, run_units, [named], quiet=options.quiet)
+        if not stages:
+            return 0
+        own = _part(plan, stages[0], options.index, options.of)
+        status = _run(plan, run_units, own, quiet=options.quiet)
+        for before, stage in itertools.pairwise(stages):
+            left = plan.open_units(before)
+            if left:
+                units = counted(len(left), "unit")
+                print(f"{units} of other processes left to encode: the last process scores")
+                return status
+            units_left = plan.open_units(stage)
+            status = _run(plan, run_units, units_left, quiet=options.quiet) or status
+    return status
 
 
-def opened(plan: Plan, *, quiet: bool) -> ScoringJob:
+def read_plan(folder: Path) -> BasePlan[Any]:
+    """Read a plan of any command.
+
+    Raises:
+        RecordError: There is none, it is damaged, or it is of another version.
+    """
+    from synque_select.errors import RecordError
+    from synque_select.execution.plan_folder import PLAN, plan_fields
+
+    command, state = plan_fields(folder)
+    try:
+        if command == "rank":
+            from synque_select.selection.ranking_plan import ranking_plan_of
+
+            return ranking_plan_of(folder, state)
+        if command == "sweep":
+            from synque_select.probing.sweep_plan import sweep_plan_of
+
+            return sweep_plan_of(folder, state)
+        raise RecordError(f"command must be 'rank' or 'sweep', found {command!r}")
+    except RecordError as error:
+        raise RecordError(f"{folder / PLAN} is damaged: {error}; make the plan again") from error
+
+
+@contextmanager
+def opened(plan: BasePlan[Any], *, quiet: bool) -> Iterator[_Run]:
+    """Load the data of a plan, and yield what runs its units; changes the directory."""
+    from synque_select.selection.ranking_plan import RankingPlan
+
+    if isinstance(plan, RankingPlan):
+        job = opened_job(plan, quiet=quiet)
+        yield lambda units, advance: plan.run(job, units, advance)
+        return
+    from synque_select.cli.plan_sweep import opened_fits_of
+    from synque_select.probing.sweep_plan import SweepPlan
+
+    assert isinstance(plan, SweepPlan)
+    with opened_fits_of(plan) as (fits, model_factory):
+        yield lambda units, advance: plan.run(fits, model_factory, units, advance)
+
+
+def opened_job(plan: RankingPlan, *, quiet: bool) -> ScoringJob:
     """Load the data of a plan, and check that it has not changed; changes the directory.
 
     Raises:
@@ -77,30 +128,24 @@ def opened(plan: Plan, *, quiet: bool) -> ScoringJob:
     """
     from synque_select.cli import rank
 
-    try:
-        os.chdir(plan.directory)
-    except OSError as error:
-        raise ConfigError(
-            f"{plan.directory}, where the plan was made, cannot be entered: {error.strerror}. All "
-            "jobs must see the data under the paths that it had then"
-        ) from error
+    plan.enter_directory()
     job = rank.prepared(options_of(plan, quiet=quiet))
     plan.check_data(job)
     return job
 
 
-def options_of(plan: Plan, *, quiet: bool) -> Namespace:
+def options_of(plan: RankingPlan, *, quiet: bool) -> Namespace:
     """Return the options of `rank` that a plan holds."""
     given = {**plan.options, "cache_dir": str(plan.cache_dir)}
     return Namespace(**{**given, "quiet": quiet or given.get("quiet")})
 
 
-def _named_unit(plan: Plan, options: Namespace) -> PlannedUnit | None:
+def _named_unit(plan: BasePlan[Any], options: Namespace) -> PlannedUnit | None:
     if options.unit is None:
         return None
     if options.index is not None or options.of is not None:
         raise ConfigError("--unit: leave --index and --of out, as it is one unit")
-    units = [unit for unit in plan.units if unit.key.startswith(options.unit)]
+    units: list[PlannedUnit] = [unit for unit in plan.units if unit.key.startswith(options.unit)]
     if len(units) != 1:
         raise ConfigError(
             f"--unit {options.unit}: the keys of {counted(len(units), 'unit')} of {plan.folder} "
@@ -121,19 +166,19 @@ def _check_index(index: int | None, of: int | None) -> None:
         )
 
 
-def _part(plan: Plan, index: int, of: int) -> list[PlannedUnit]:
+def _part(plan: BasePlan[Any], stage: str, index: int, of: int) -> list[PlannedUnit]:
     """Return the open units of a process: consecutive ones, so that few candidates are read."""
-    units = [unit for unit in plan.units if unit.stage == "encode"]
+    units = [unit for unit in plan.units if unit.stage == stage]
     first, last = (len(units) * number // of for number in (index, index + 1))
     return [unit for unit in units[first:last] if not plan.is_done(unit)]
 
 
-def _run(plan: Plan, job: ScoringJob, units: Sequence[PlannedUnit], *, quiet: bool) -> int:
+def _run(plan: BasePlan[Any], run_units: _Run, units: Sequence[PlannedUnit], *, quiet: bool) -> int:
     from synque_select.utils.progress import ProgressBar
 
     bar = ProgressBar(total=len(units), desc="units", unit="unit", delay=2, disable=quiet)
     with bar:
-        n_failed = plan.run(job, units, lambda: bar.update(1))
+        n_failed = run_units(units, lambda: bar.update(1))
     if units:
         print(f"{counted(len(units) - n_failed, 'unit')} finished")
     for unit in [unit for unit in units if not plan.is_done(unit)][:_MOST_NAMED]:

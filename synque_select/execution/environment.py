@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from synque_select.errors import ExecutorError
+from synque_select.utils.json_fields import JsonFields
 from synque_select.utils.json_types import JsonObject
 from synque_select.utils.rank_variables import without_rank_variables
 from synque_select.utils.versions import package_versions, source_hash
@@ -39,6 +40,21 @@ class Environment:
         """Return that of this process."""
         python = ".".join(platform.python_version_tuple()[:2])
         return cls(package_versions(), source_hash(), python, socket.gethostname())
+
+    @classmethod
+    def of(cls, fields: JsonFields) -> Environment:
+        """Return the one that `to_dict` has written.
+
+        Raises:
+            RecordError: A field is missing or of another type.
+        """
+        packages = fields.object("packages")
+        return cls(
+            {name: packages.text(name) for name in packages},
+            fields.text("code"),
+            fields.text("python"),
+            fields.text("host"),
+        )
 
     def to_dict(self) -> JsonObject:
         """Return it as plain values."""

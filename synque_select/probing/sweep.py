@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from lightning_utilities.core.rank_zero import rank_zero_info
 
+from synque_select.data.candidate import RealSample
 from synque_select.errors import LightningError
 from synque_select.execution import check_workers, opened_executor
 from synque_select.probing.halving import HalvedProbe, probes_table, train_and_stop_probes
@@ -31,6 +32,7 @@ from synque_select.selection.scorer import Scorer
 from synque_select.training.datamodule import is_synque_datamodule
 from synque_select.training.run_page import write_page
 from synque_select.training.short_fit import ShortFitOptions, TrainerOptions, model_factory_of
+from synque_select.types import Ranking
 from synque_select.utils.json_types import JsonObject
 from synque_select.utils.validation import check_int
 
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
     from synque_select.training.datamodule import AnySynqueDataModule
     from synque_select.training.lightning_compat import AnyModule
 
-__all__ = ["SweepOptions", "run_sweep"]
+__all__ = ["SweepOptions", "check_rankable", "run_sweep", "scorer_of_sweep"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +91,7 @@ def run_sweep(
     run_dir: str | None = None,
     name: str | None = None,
     trainer_options: TrainerOptions | None = None,
+    ranking: Ranking | None = None,
 ) -> Path:
     """Rank all candidates, train a copy of the module on each alone, and correlate.
 
@@ -109,6 +112,7 @@ def run_sweep(
         run_dir: Run directory; None for a new one under `runs/`.
         name: Name of the run, in the name of a new directory; None for two words.
         trainer_options: Arguments of the probes' Trainer: accelerator, precision, ….
+        ranking: The ranking, if the candidates were ranked before; None to rank them.
 
     Returns:
         The run directory.
@@ -120,11 +124,7 @@ def run_sweep(
         RecordError: The directory cannot be created.
     """
     options = SweepOptions() if options is None else options
-    if not is_synque_datamodule(datamodule) or datamodule.real is None:
-        raise LightningError(
-            "a sweep needs candidates and a real sample: "
-            "data = SynqueDataModule(wraps=…, candidates=…, real=…)"
-        )
+    real = check_rankable(datamodule)
     check_int("max_steps", max_steps, 1)
     # checked before an hour of probes, not after it
     task = type(module).__name__ if options.task is None else options.task
@@ -132,10 +132,9 @@ def run_sweep(
     check_run_name(name, run_dir)
     if run_dir is not None:
         make_folder(run_dir)
-    candidates = datamodule.candidates
-    scorer = scorer or Scorer(seed=options.seed, notify=rank_zero_info)
-    scorer = scorer.on_executor(options.executor)
-    ranking = scorer.cached_ranking(candidates, datamodule.real)
+    scorer = scorer_of_sweep(scorer, options)
+    if ranking is None:
+        ranking = scorer.cached_ranking(datamodule.candidates, real)
     print_ranking(ranking)
     sys.stdout.flush()
     runs = RunStore(store, run_dir=None if run_dir is None else Path(run_dir))
@@ -183,6 +182,26 @@ def run_sweep(
             print(f"\n{table}")
     print(f"\nreport: {run / 'report.html'}")
     return run
+
+
+def check_rankable(datamodule: AnySynqueDataModule) -> RealSample:
+    """Return the real sample of the data of a sweep.
+
+    Raises:
+        LightningError: The DataModule is not a SynqueDataModule, or has no real sample.
+    """
+    if not is_synque_datamodule(datamodule) or datamodule.real is None:
+        raise LightningError(
+            "a sweep needs candidates and a real sample: "
+            "data = SynqueDataModule(wraps=…, candidates=…, real=…)"
+        )
+    return datamodule.real
+
+
+def scorer_of_sweep(scorer: Scorer | None, options: SweepOptions) -> Scorer:
+    """Return the scorer that was given, or the default one, on the executor of the options."""
+    scorer = scorer or Scorer(seed=options.seed, notify=rank_zero_info)
+    return scorer.on_executor(options.executor)
 
 
 def _halved_json(probes: Sequence[HalvedProbe], monitor: str, mode: str) -> JsonObject:

@@ -12,7 +12,7 @@ import inspect
 import logging
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -37,7 +37,7 @@ from synque_select.training.lightning_compat import (
 from synque_select.training.mixture_loader import MixtureDataset
 from synque_select.types import Mixture, Ranking, RunKind, RunRecord, surrogate_name
 from synque_select.utils.json_types import Json, JsonObject
-from synque_select.utils.process_state import free_device_memory, seeded
+from synque_select.utils.process_state import free_device_memory, preserved_state, seeded
 from synque_select.utils.validation import check_int
 from synque_select.utils.wording import counted
 
@@ -318,6 +318,28 @@ class ShortFits:
         ended = self if stop_after is None else replace(self, max_steps=stop_after)
         return fit, ended.key(type(module), data.batch_size, fit.parameters, weights)
 
+    def fit_ids(self, model_factory: ModelFactory, mixtures: Iterable[Mixture]) -> list[str]:
+        """Return the ids that `run` gives the fits on these mixtures; nothing is trained.
+
+        Args:
+            model_factory: Makes the module, which is the same for all fits.
+            mixtures: The mixtures.
+        """
+        ids = []
+        with seeded(self.options.seed):
+            module = model_factory()
+            weights = weights_sha256(module)
+            for mixture in mixtures:
+                with preserved_state():  # as if the module had just been made
+                    data = _serving(self.datamodule, mixture)
+                    ids.append(self._fit_id(mixture, data, module, weights))
+        return ids
+
+    @property
+    def no_mixture(self) -> Mixture:
+        """What the record of an untrained module has in place of a mixture: all candidates."""
+        return Mixture.equal([row.name for row in self.ranking.candidates], "none, untrained")
+
     def untrained(
         self,
         model_factory: ModelFactory,
@@ -334,7 +356,7 @@ class ShortFits:
             The record, of kind "mixture", as it is neither a probe nor a trial; or a sentence that
             says why the module cannot be measured before a fit.
         """
-        mixture = Mixture.equal([row.name for row in self.ranking.candidates], "none, untrained")
+        mixture = self.no_mixture
         try:
             fit, key = replace(self, max_steps=0).run(model_factory, mixture, finished=finished)
         except Exception as error:  # whatever a module of the user raises before it is trained

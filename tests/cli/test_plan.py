@@ -54,7 +54,7 @@ def test_eight_processes_of_which_two_are_killed(folder: Path, capsys: pytest.Ca
     log = folder / "log"
     root = str(Path(__file__).resolve().parents[2])
     environment = {**os.environ, "SLOW_ENCODER_LOG": str(log), "PYTHONPATH": root}
-    command = [sys.executable, "-m", "tests.execution.array_job", "plan"]
+    command = [sys.executable, "-m", "tests.execution.array_job", "plan", str(log)]
     done = subprocess.run(
         command, env=environment, cwd=folder, capture_output=True, text=True, timeout=300
     )

@@ -1,4 +1,4 @@
-"""Runs the processes of a batch job and kills some: `python -m tests.execution.array_job`."""
+"""Runs the processes of a batch job and kills some: `python -m … PLAN LOG`."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ from pathlib import Path
 
 from synque_select.cli import work
 from synque_select.cli.main import main
-from synque_select.selection.plan_folder import read_plan
 
 
 def wait_for(pid: int, log: Path) -> None:
-    """Wait until a process encodes."""
+    """Wait until a process encodes or trains."""
     deadline = time.monotonic() + 300
     while str(pid) not in (log.read_text().split() if log.exists() else ()):
         assert time.monotonic() < deadline
@@ -22,14 +21,16 @@ def wait_for(pid: int, log: Path) -> None:
 
 
 def run_array(plan: str, n: int, killed: set[int], log: Path) -> list[int]:
-    """Run `work` in n processes, kill some of them while they encode; return the statuses."""
-    work.opened(read_plan(Path(plan)), quiet=True)  # imports once what all processes need
+    """Run `work` in n processes, kill some of them in the middle; return the statuses."""
+    job = work.read_plan(Path(plan))
+    with work.opened(job, quiet=True):  # imports once what all processes need
+        pass
     children = []
     for index in range(n):
         pid = os.fork()
         if not pid:
             if index in killed:  # it must not end before it is killed
-                os.environ["SLOW_ENCODER_WAITS"] = "1"
+                os.environ["SLOW_JOB_WAITS"] = "1"
             status = main(["work", plan, "--index", str(index), "--of", str(n), "--quiet"])
             os._exit(status)
         children.append(pid)
@@ -40,4 +41,4 @@ def run_array(plan: str, n: int, killed: set[int], log: Path) -> list[int]:
 
 
 if __name__ == "__main__":
-    print(run_array(sys.argv[1], 8, {2, 5}, Path(os.environ["SLOW_ENCODER_LOG"])))
+    print(run_array(sys.argv[1], 8, {2, 5}, Path(sys.argv[2])))

@@ -32,7 +32,7 @@ class SlowLetters(BaseEncoder):
         if log is not None:
             with Path(log).open("a") as stream:
                 stream.write(f"{os.getpid()}\n")
-        time.sleep(600 if "SLOW_ENCODER_WAITS" in os.environ else self.seconds)
+        time.sleep(600 if "SLOW_JOB_WAITS" in os.environ else self.seconds)
         return LetterEncoder().encode(views)
 
 

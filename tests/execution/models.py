@@ -20,5 +20,5 @@ class SlowModel(TinyModel):
     def training_step(self, batch: Any, index: int) -> torch.Tensor:
         with Path(os.environ["SLOW_STEPS_LOG"]).open("a") as stream:
             stream.write(f"{os.getpid()}\n")
-        time.sleep(0.3)
+        time.sleep(600 if "SLOW_JOB_WAITS" in os.environ else 0.3)
         return super().training_step(batch, index)
