@@ -6,7 +6,7 @@ import copy
 import functools
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeAlias, TypedDict, TypeGuard, cast
@@ -67,6 +67,7 @@ from synque_select.training.surrogate import (
     surrogate_options,
     unmark_loggers,
 )
+from synque_select.training.weight_changes import ChangingWeights, WeightChange, check_weights
 from synque_select.training.wrapping import (
     Collate,
     InnerAttribute,
@@ -121,6 +122,7 @@ class _State(TypedDict):
     labeled_real: LabeledRealState | None
     surrogate: str | None  # missing in states of version 0.2 and before
     label_edits: dict[str, Json] | None
+    changes: dict[str, Any] | None  # missing in states of version 1
     inner: dict[str, Any]
 
 
@@ -282,6 +284,7 @@ class BaseSynqueDataModule(Generic[TrainerT, DataModuleT]):
         if self._surrogate_options is not None:
             self._eval_data["val_dataloader"] = self._surrogate_options
         self._position = Position()
+        self._changing: ChangingWeights | None = None
         self._built: Mixture | None = None  # what the train loader of the current fit serves
         self._served_batch_size: int | None = None
         self._fingerprints = Fingerprints()
@@ -435,7 +438,85 @@ class BaseSynqueDataModule(Generic[TrainerT, DataModuleT]):
         current = self.mixture
         if current is None or current.weights != mixture.weights:
             self._position.restore(Position().state())
+            if self._changing is not None:
+                self._changing.table.restore([])
         self._mixture = mixture
+
+    def enable_changes(self, candidates: Sequence[str]) -> None:
+        """Let the weights change while a model trains; allowed until `setup("fit")` ends.
+
+        The draws stay as they are until the first change.
+
+        Args:
+            candidates: Names of the candidates that may be drawn, with those of the mixture.
+
+        Raises:
+            ConfigError: A name is not that of a candidate, or the mixture names another candidate.
+            LightningError: The current fit already has a train loader, or trains on the same
+                batches again and again (`overfit_batches`).
+        """
+        if self._changing is not None and self._changing.names == tuple(sorted(candidates)):
+            return
+        if self._built is not None:
+            raise LightningError(
+                "the train loader of this fit was already built: call enable_changes by the end of "
+                "setup('fit') (estimated_stepping_batches in configure_optimizers builds the "
+                "loader too)"
+            )
+        if getattr(self.trainer, "overfit_batches", 0):
+            raise LightningError(
+                "overfit_batches trains on the same batches again and again, so weights cannot "
+                "change: leave it out"
+            )
+        fixed = (
+            {}
+            if self.labeled_real is None
+            else {self.labeled_real.data.name: self.labeled_real.share}
+        )
+        changing = ChangingWeights(candidates, fixed)
+        check_weights(self._served_mixture().weights, changing.names)
+        chosen_candidates(self.candidates, Mixture.equal(changing.names))
+        self._changing = changing
+
+    def change_weights(self, weights: Mapping[str, float]) -> int:
+        """Set the weights of later draws while a model trains.
+
+        Call it on every rank with the same weights, after a training step, such as in
+        `Callback.on_train_batch_end`. The weights hold from 1 + num_workers · prefetch_factor
+        batches later on, as batches are fetched ahead; from there on, candidate a is drawn
+        1,000·w_a times (± 1) in each 1,000 draws. No loader or worker is started again, and each
+        candidate's examples go on where they were: none comes again before all have been drawn.
+
+        Args:
+            weights: Candidate name to weight, at least 0; they sum to 1. Candidates that are not
+                named get 0.
+
+        Returns:
+            The first draw, counted from 0 over all ranks, that the weights hold for.
+
+        Raises:
+            ConfigError: The weights are not allowed.
+            LightningError: There is no fit with a train loader, changes were not enabled, or there
+                are too many.
+        """
+        if self._changing is None or self._built is None or self.trainer is None:
+            raise LightningError(
+                "weights can change while a fit trains: call enable_changes in Callback.setup, and "
+                "change_weights after a training step"
+            )
+        return self._changing.change(
+            weights,
+            step=self.trainer.global_step,
+            trained=self._position.trained(*self._progress),
+        )
+
+    @property
+    def weight_changes(self) -> tuple[WeightChange, ...]:
+        """The changes of the weights in this training, in the order of their draws.
+
+        Until the first one, the weights are those of `mixture`.
+        """
+        return () if self._changing is None else self._changing.table.changes
 
     @property
     def label_edits(self) -> LabelEdits | None:
@@ -472,11 +553,8 @@ class BaseSynqueDataModule(Generic[TrainerT, DataModuleT]):
         The wrapped DataModule is shared, with the setup that it has here.
         """
         other = copy.copy(self)
-        other._position, other._built, other._spawn_result = (
-            Position(),
-            None,
-            SpawnResult(),
-        )
+        other._position, other._spawn_result = Position(), SpawnResult()
+        other._changing = other._built = None
         other.set_mixture(mixture)
         return other
 
@@ -644,7 +722,11 @@ class BaseSynqueDataModule(Generic[TrainerT, DataModuleT]):
             # new workers would read each stream from its beginning up to the position of training
             options = {"persistent_workers": True, **options}
         sampler = MixtureSampler(dataset, **replicas)
-        return MixtureLoader(dataset, sampler=sampler, begin=self._begin, **options)
+        loader = MixtureLoader(dataset, sampler=sampler, begin=self._begin, **options)
+        if self._changing is not None:
+            n_ahead = loader.num_workers * (loader.prefetch_factor or 0)
+            self._changing.serve((loader.batch_size or 1) * sampler.num_replicas, n_ahead)
+        return loader
 
     def _mixture_dataset(
         self, mixture: Mixture, options: LoaderOptions, replicas: int
@@ -656,6 +738,7 @@ class BaseSynqueDataModule(Generic[TrainerT, DataModuleT]):
             seed=self._seed,
             epoch_length=self._epoch_draws(mixture, options, replicas),
             transform=self._transform,
+            changes=None if self._changing is None else self._changing.table,
         )
 
     def export(
@@ -697,7 +780,8 @@ class BaseSynqueDataModule(Generic[TrainerT, DataModuleT]):
         epoch, batches = self._progress
         chosen = [] if self._mixture is None else chosen_candidates(self.candidates, self._mixture)
         state: _State = {
-            "version": 1,
+            # a state without news is one that version 0.4 and before can read
+            "version": 1 if self._changing is None else 2,
             "mixture": None if self._mixture is None else self._mixture.to_dict(),
             "seed": self._seed,
             "position": self._position.state(epoch, batches),
@@ -707,6 +791,7 @@ class BaseSynqueDataModule(Generic[TrainerT, DataModuleT]):
             "labeled_real": self._labeled_real_state(),
             "surrogate": None if self.surrogate is None else self.surrogate.sha256,
             "label_edits": None if self._label_edits is None else self._label_edits.to_dict(),
+            "changes": None if self._changing is None else self._changing.state_dict(),
             "inner": {} if self._inner is None else self._inner.state_dict(),
         }
         return {**state}
@@ -718,10 +803,10 @@ class BaseSynqueDataModule(Generic[TrainerT, DataModuleT]):
             LightningError: The current fit already has a train loader for another mixture, the
                 mixture names an unknown candidate, or the state has another version.
         """
-        if state_dict.get("version") != 1:
+        if state_dict.get("version") not in (1, 2):
             raise LightningError(
                 "the checkpoint holds a state of SynqueDataModule of version "
-                f"{state_dict.get('version')!r}; allowed is 1"
+                f"{state_dict.get('version')!r}; allowed are 1 and 2"
             )
         if self._inner is not None:
             self._inner.load_state_dict(state_dict["inner"])
@@ -735,6 +820,7 @@ class BaseSynqueDataModule(Generic[TrainerT, DataModuleT]):
         self._restore_label_edits(None if edits is None else LabelEdits.from_dict(edits))
         if state["mixture"] is not None:
             self._restore_mixture(Mixture.from_dict(state["mixture"]), state)
+        self._restore_changes(state.get("changes"))
         self._position.restore(state["position"])
 
     def _check_same_surrogate(self, then: str | None) -> None:
@@ -764,6 +850,16 @@ class BaseSynqueDataModule(Generic[TrainerT, DataModuleT]):
             "training continues with the label filter of the checkpoint, not with that of this run"
         )
         self._label_edits = edits
+
+    def _restore_changes(self, state: Mapping[str, Any] | None) -> None:
+        if state is None:
+            if self._changing is not None:
+                self._changing.table.restore([])
+            return
+        if self._changing is None:  # without what changed them, the last weights stay
+            self.enable_changes(state["candidates"])
+        assert self._changing is not None
+        self._changing.load_state_dict(state)
 
     def _restore_mixture(self, mixture: Mixture, state: _State) -> None:
         try:
@@ -856,6 +952,8 @@ class BaseSynqueDataModule(Generic[TrainerT, DataModuleT]):
         if not self._fitting:
             return None
         self._position.begin(epoch, self._progress[1])
+        if self._changing is not None:  # a run that begins again does not have its later changes
+            self._changing.table.keep_until(self._position.start + self._position.drawn)
         return self._position
 
     def _share_iterables(self) -> None:

@@ -20,9 +20,10 @@ from synque_select.data.plain_rows import PlainRows
 from synque_select.data.stream_rows import WINDOW, StreamError, StreamRows
 from synque_select.errors import ConfigError, DataError, DependencyError, did_you_mean
 from synque_select.training.mixture_schedule import MixtureSchedule, longest_epoch
+from synque_select.training.weight_changes import WeightTable
 from synque_select.types import Mixture
 from synque_select.utils.validation import check_int
-from synque_select.utils.wording import counted
+from synque_select.utils.wording import counted, listed
 
 __all__ = [
     "MixtureDataset",
@@ -51,10 +52,11 @@ class MixtureDataset(Dataset[object]):
         epoch_length: Draws per epoch, which is the length of the dataset; None for the longest
             epoch without repetitions.
         transform: Applied to every example.
+        changes: Later weights of the candidates that it names; None if weights stay as they are.
 
     Raises:
-        ConfigError: The mixture names an unknown candidate, the seed is negative, or the epoch is
-            shorter than 1.
+        ConfigError: The mixture names an unknown candidate or one that `changes` does not, the
+            seed is negative, or the epoch is shorter than 1.
 
     Example:
         >>> candidates = [Candidate("a", ["x", "y"]), Candidate("b", ["u", "v"])]
@@ -71,9 +73,12 @@ class MixtureDataset(Dataset[object]):
         seed: int = 0,
         epoch_length: int | None = None,
         transform: Transform | None = None,
+        changes: WeightTable | None = None,
     ) -> None:
         ordered = Mixture(dict(sorted(mixture.weights.items())), mixture.source)
         self.candidates = chosen_candidates(candidates, ordered)
+        if changes is not None:
+            self.candidates = _that_may_be_drawn(candidates, ordered, changes)
         sizes = {candidate.name: candidate.n_all for candidate in self.candidates}
         self.rows = [candidate.all_examples for candidate in self.candidates]
         check_int("seed", seed, 0)
@@ -83,7 +88,7 @@ class MixtureDataset(Dataset[object]):
         self.transform = transform
         windows = [WINDOW if isinstance(rows, StreamRows) else None for rows in self.rows]
         self.schedule = MixtureSchedule(
-            list(sizes.values()), ordered, seed, epoch_length, windows=windows
+            list(sizes.values()), ordered, seed, epoch_length, windows=windows, changes=changes
         )
 
     @property
@@ -99,6 +104,18 @@ class MixtureDataset(Dataset[object]):
         return training_example(
             self.candidates[candidate], example, self.transform, self.rows[candidate]
         )
+
+
+def _that_may_be_drawn(
+    candidates: Sequence[Candidate], mixture: Mixture, changes: WeightTable
+) -> list[Candidate]:
+    missing = [name for name in mixture.names if name not in changes.names]
+    if missing:
+        raise ConfigError(
+            f"the mixture names {listed(missing)}, but the weights of other candidates may change: "
+            f"{listed(changes.names)}"
+        )
+    return chosen_candidates(candidates, Mixture.equal(changes.names))
 
 
 def training_example(
@@ -175,6 +192,11 @@ class Position:
     drawn: int = 0
     batches: int = 0
     last: int = 0
+
+    def trained(self, epoch: int | None = None, batches: int = 0) -> int:
+        """Return the number of draws that were trained on, over all ranks; see `state`."""
+        state = self.state(epoch, batches)
+        return (state["start"] or 0) + (state["drawn"] or 0)
 
     def begin(self, epoch: int, batches: int = 0) -> None:
         """Move to the start of an epoch, or to where it continues after `batches` trained ones."""

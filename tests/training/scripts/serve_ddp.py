@@ -1,7 +1,7 @@
 """Train on 2 processes and write what each rank saw; launched by test_datamodule_ddp.py.
 
 Usage: serve_ddp.py FOLDER STRATEGY [OPTION=VALUE …] with the options ckpt, max_epochs, workers,
-overfit, mixture and streams.
+overfit, mixture, streams and change.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.lightning_package import SynqueDataModule, pl
+from tests.training.changing import Change
 from tests.training.serving import Recorder, Rows, candidates, trainer
 
 ModelCheckpoint = pl.callbacks.ModelCheckpoint
@@ -27,6 +28,7 @@ class Write(pl.Callback):
         seen = {
             "epochs": pl_module.epochs,
             "batches": pl_module.batches,
+            "changes": [one.to_dict() for one in trainer.datamodule.weight_changes],  # type: ignore[attr-defined]
             "mixture": dict(trainer.datamodule.mixture.weights),  # type: ignore[attr-defined]
         }
         (self.folder / f"rank{trainer.global_rank}.json").write_text(json.dumps(seen))
@@ -48,6 +50,7 @@ def main(folder: Path, strategy: str, options: dict[str, str]) -> None:
         folder,
         saver,
         Write(folder),
+        *([Change()] if "change" in options else []),
         strategy=strategy,
         devices=2,
         max_epochs=int(options.get("max_epochs", 3)),
