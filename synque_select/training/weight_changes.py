@@ -113,10 +113,10 @@ class WeightTable:
         self._view()
 
     def _view(self) -> None:
-        self._starts = self._draws.numpy()[0]
+        self._starts, self._versions = self._draws.numpy()[0], self._version.numpy()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: part for name, part in vars(self).items() if name != "_starts"}
+        return {k: part for k, part in vars(self).items() if k not in ("_starts", "_versions")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
@@ -128,7 +128,7 @@ class WeightTable:
     @property
     def version(self) -> int:
         """Differs after anything but an addition, so that what was derived before is dropped."""
-        return int(self._version[0])
+        return int(self._versions[0])
 
     @property
     def changes(self) -> tuple[WeightChange, ...]:
