@@ -496,7 +496,7 @@ class BaseSynqueDataModule(Generic[TrainerT, DataModuleT]):
 
         Raises:
             ConfigError: The weights are not allowed.
-            LightningError: There is no fit with a train loader, changes were not enabled, or there
+            LightningError: No fit is training, changes were not enabled, or there
                 are too many.
         """
         if self._changing is None or self._built is None or self.trainer is None:
