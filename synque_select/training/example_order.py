@@ -60,7 +60,7 @@ class ShuffledOrder(ExampleOrder):
     Example:
         >>> order = ShuffledOrder("a", 3, 0)
         >>> [order.example(nth) for nth in range(6)]
-        [2, 0, 1, 1, 0, 2]
+        [2, 0, 1, 2, 1, 0]
     """
 
     def __init__(self, name: str, size: int, seed: int, overlap: Overlap | None = None) -> None:
@@ -115,7 +115,7 @@ class WindowOrder(ExampleOrder):
     Example:
         >>> order = WindowOrder("a", 5, 0, window=2)
         >>> [order.example(nth) for nth in range(5)]
-        [0, 1, 2, 3, 4]
+        [1, 0, 3, 2, 4]
     """
 
     def __init__(self, name: str, size: int, seed: int, *, window: int) -> None:
