@@ -19,7 +19,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("encoders", "lens"),
     ("execution", "export", "proxies", "report"),
     ("selection",),
-    ("benchmark", "training"),
+    ("benchmark", "generation", "training"),
     ("reselection",),
     ("callbacks", "hf", "probing", "tuning"),
     ("experiment", "lightning"),

@@ -33,6 +33,7 @@ __all__ = [
     "contamination_messages",
     "count_overlap",
     "duplicate_groups",
+    "duplicates_in",
     "shown_example",
 ]
 
@@ -101,6 +102,27 @@ def count_overlap(candidate: Examples, other: Examples) -> Overlap:
         Overlap(n_exact=1, n_near=1, examples=((0, 1), (1, 0)))
     """
     return _count(candidate, _Index(other))
+
+
+def duplicates_in(candidate: Examples, other: Examples) -> NDArray[np.bool_]:
+    """Return for each example whether it has an exact or near duplicate in other data, (N,).
+
+    Args:
+        candidate: The dataset whose examples are checked; see `count_overlap` for what is near.
+        other: The data in which duplicates are searched.
+
+    Raises:
+        ConfigError: One dataset holds texts and the other images.
+        DataError: The view of an example is missing or invalid.
+
+    Example:
+        >>> made = Examples("a", ["how many apps", "No."])
+        >>> duplicates_in(made, Examples("real", ["How many apps?", "Why?"])).tolist()
+        [True, False]
+    """
+    exact, near = _found(candidate, _Index(other))
+    has_one: NDArray[np.bool_] = (exact >= 0) | (near >= 0)
+    return has_one
 
 
 @dataclass(frozen=True, eq=False)

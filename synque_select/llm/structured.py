@@ -36,6 +36,10 @@ class StringWriter(Protocol[Mark]):
         """Write up to a quotation mark or the end of the line, which is not appended."""
         ...
 
+    def write_choice(self, choices: Sequence[str]) -> str:
+        """Write one of some texts, as they are written inside a JSON string, and return it."""
+        ...
+
     def mark(self) -> Mark:
         """Return the current state, for `rewind`."""
         ...
@@ -50,7 +54,7 @@ def fill_schema(schema: JsonObject, writer: StringWriter[Mark]) -> str:
 
     An object gets all its properties. An array gets `minItems` items (1 if absent); with
     `uniqueItems`, an item that repeats another is written again a few times. A string has at most
-    `maxLength` characters (200 if absent) and no line break.
+    `maxLength` characters (200 if absent) and no line break; with `enum`, it is one of these texts.
 
     Args:
         schema: A JSON schema.
@@ -147,7 +151,12 @@ def _normalized(text: str) -> str:
 
 def _string(schema: JsonObject, writer: StringWriter[Mark], temperature: float | None) -> str:
     writer.read('"')
-    text = writer.write_string(_size(schema, "maxLength", 200), temperature)
+    choices = schema.get("enum")
+    if isinstance(choices, list):
+        quoted = {json.dumps(text, ensure_ascii=False)[1:-1]: str(text) for text in choices}
+        text = quoted[writer.write_choice(list(quoted))]
+    else:
+        text = writer.write_string(_size(schema, "maxLength", 200), temperature)
     writer.read('"')
     return text
 

@@ -144,6 +144,29 @@ class IncrementalDecoder:
             self._feed([token])
         return " ".join(text[:max_length].split()).rstrip(" ,;")
 
+    def write_choice(self, choices: Sequence[str]) -> str:
+        """Write one of some texts, by the probability of each followed by a quotation mark.
+
+        Args:
+            choices: The texts.
+        """
+        scores = torch.tensor([self._log_probability(f'{choice}"') for choice in choices])
+        if self._temperature == 0:
+            chosen = choices[int(scores.argmax())]
+        else:
+            probabilities = torch.softmax(scores / self._temperature, dim=-1)
+            chosen = choices[int(torch.multinomial(probabilities, 1, generator=self._generator))]
+        self.read(chosen)
+        return chosen
+
+    def _log_probability(self, text: str) -> float:
+        start, total = self.mark(), 0.0
+        for token in self._tokenizer(text, add_special_tokens=False).input_ids:
+            total += float(torch.log_softmax(self._logits, dim=-1)[token])
+            self._feed([token])
+        self.rewind(start)
+        return total
+
     def _next(self, temperature: float, *, need_letter: bool = False) -> int:
         logits = self._logits
         if need_letter:
