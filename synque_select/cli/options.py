@@ -81,6 +81,7 @@ _NO_TEXTS: dict[str, tuple[type, ...]] = {
     "label_filter": (int, float),
     "real_groups": (bool,),
     "max_device_memory": (int,),
+    **dict.fromkeys(("generator", "reasoner", "prices"), (dict,)),
 }
 
 # options that the function of a command takes as separate arguments

@@ -158,19 +158,19 @@ def _candidates(
 ) -> list[Candidate]:
     if isinstance(candidate, Candidate):
         candidate = [candidate]
-    found = load_candidates(candidate, view=view, label=label)
-    if len(found) != 1:
+    loaded = load_candidates(candidate, view=view, label=label)
+    if len(loaded) != 1:
         raise ConfigError(
-            f"found {counted(len(found), 'candidate')} ({listed([c.name for c in found])}): "
+            f"found {counted(len(loaded), 'candidate')} ({listed([c.name for c in loaded])}): "
             "improve takes one, and the others as others"
         )
-    check_not_drawn(found, "improve")
+    check_not_drawn(loaded, "improve")
     if isinstance(others, Sequence) and not isinstance(others, str) and not others:
-        return found
+        return loaded
     rest = load_candidates(others, view=view, label=label)
-    if found[0].name in {one.name for one in rest}:
-        raise ConfigError(f"{found[0].name} is the candidate, and in others as well: leave it out")
-    return [*found, *rest]
+    if loaded[0].name in {one.name for one in rest}:
+        raise ConfigError(f"{loaded[0].name} is the candidate, and in others as well: leave it out")
+    return [*loaded, *rest]
 
 
 def _engines(generator: LLMSpec, reasoner: LLMSpec | None) -> tuple[BaseLLM, BaseLLM]:

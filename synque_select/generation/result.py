@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from synque_select.generation.comparison import Comparison
+from synque_select.generation.comparison import Comparison, ProxyComparison
 from synque_select.generation.ledger import Spent
 from synque_select.generation.screening import DROP_REASONS, DropReason, dropped_words
+from synque_select.report.formats import decimals_of, format_interval, format_number
+from synque_select.report.table import Column, Table
 from synque_select.utils.json_fields import JsonFields
 from synque_select.utils.json_types import Json
-from synque_select.utils.wording import counted
+from synque_select.utils.wording import counted, percent
 
 __all__ = ["Improvement", "Round"]
 
@@ -84,6 +86,25 @@ class Round:
         )
 
 
+def _row(number: int, one: ProxyComparison) -> tuple[str, ...]:
+    values = (one.old, one.old_low, one.old_high, one.new, one.new_low, one.new_high)
+    decimals = decimals_of((*values, one.difference))
+    cells = (
+        values[:3],
+        values[3:],
+        (one.difference, one.low, one.high),
+    )
+    return (
+        str(number),
+        one.key,
+        "higher" if one.higher_is_better else "lower",
+        *(
+            f"{format_number(value, decimals)} {format_interval(low, high, decimals)}"
+            for value, low, high in cells
+        ),
+    )
+
+
 @dataclass(frozen=True)
 class Improvement:
     """The result of `improve`.
@@ -130,6 +151,31 @@ class Improvement:
         return (
             f"{self.candidate}: {counted(self.n_kept, 'round')} kept, "
             f"{counted(self.n_before, 'example')} before and {self.n_after:,} after. {self.stopped}"
+        )
+
+    def table(self) -> Table:
+        """Return the scores of old and new data in each round, with their intervals."""
+        compared = [part.comparison for part in self.rounds if part.comparison is not None]
+        rows = [
+            _row(part.number, one)
+            for part in self.rounds
+            if part.comparison is not None
+            for one in part.comparison.proxies
+        ]
+        heads = ("round", "proxy", "better is", "old", "new", "new − old")
+        columns = tuple(Column(head, is_name=i < 3) for i, head in enumerate(heads))
+        if not compared:
+            return Table("", (), (), ("No round had enough new examples to compare.",))
+        return Table(
+            f"{self.candidate}: old and new data on {self.n_held_out:,} held-out real examples",
+            columns,
+            tuple(rows),
+            (
+                "In brackets: of a score, the 95 % interval over new real samples; of a "
+                f"difference, the paired {percent(compared[0].level, 1)} interval. One test of all "
+                "proxies together decides; they compare inputs with the real sample, and read no "
+                "label.",
+            ),
         )
 
     def __str__(self) -> str:

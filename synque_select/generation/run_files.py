@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -16,6 +15,7 @@ from synque_select.lens.cache import AnswerCache
 from synque_select.records.run_folder import make_folder, read_json, write_json
 from synque_select.utils.atomic import atomic_file
 from synque_select.utils.json_files import parse_json
+from synque_select.utils.wording import counted
 
 __all__ = ["IMPROVED", "RunFiles"]
 
@@ -63,8 +63,8 @@ class RunFiles:
         if earlier.key != result.key:
             raise ConfigError(
                 f"{self.folder} holds the run of other data or other options (candidate "
-                f"{earlier.candidate}, {len(earlier.rounds)} rounds): give another directory, or "
-                "the same data and options to go on with it"
+                f"{earlier.candidate}, {counted(len(earlier.rounds), 'round')}): give another "
+                "directory, or the same data and options to go on with it"
             )
         return earlier
 
@@ -74,7 +74,7 @@ class RunFiles:
         Raises:
             RecordError: It cannot be written.
         """
-        write_json(self.folder / _RESULT, replace(result).to_dict())
+        write_json(self.folder / _RESULT, result.to_dict())
 
     def write_round(self, number: int, records: Iterable[Record], *, kept: bool) -> None:
         """Write the new examples of a round: `round-1.jsonl`, or `round-1.not-kept.jsonl`.

@@ -197,7 +197,7 @@ class Writer:
         Returns:
             The examples that have the form of the data, each with its form; the number of those
             that were asked for and did not come ("no_answer") or have another form
-            ("wrong_form"); and a note if there is no rubric.
+            ("wrong_form"); and a note if no rubric could be written.
 
         Raises:
             LLMError: No call was answered.
