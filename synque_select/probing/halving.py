@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from synque_select.execution import Executor
-from synque_select.probing.probes import Probe, check_weights, probe_pool
+from synque_select.probing.probes import Probe, check_weights, probe_pool, tell_reused
 from synque_select.records.store import RunStore
 from synque_select.report.formats import figure_decimals, format_number
 from synque_select.report.table import Column, Table
@@ -82,6 +82,8 @@ def train_and_stop_probes(
     names = [row.name for row in fits.ranking.candidates]
     known: dict[str, HalvedProbe] = {}
     records: list[RunRecord] = []
+    first = budgets(fits.max_steps)[0]
+    tell_reused(fits, model_factory, store, None if first == fits.max_steps else first)
     with probe_pool(fits, model_factory, store, n_workers, executor) as pool:
         for step in budgets(fits.max_steps):
             is_last = step == fits.max_steps

@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
+from lightning_utilities.core.rank_zero import rank_zero_info
+
 from synque_select.errors import LightningError
 from synque_select.execution import Executor, ExecutorSpec, opened_executor
 from synque_select.probing.processes import WorkerPool, check_sendable
@@ -30,6 +32,7 @@ from synque_select.types import Mixture, Ranking, RunRecord
 from synque_select.utils.json_types import JsonObject
 from synque_select.utils.progress import ProgressBar
 from synque_select.utils.validation import check_int
+from synque_select.utils.wording import counted, listed
 
 if TYPE_CHECKING:
     from synque_select.training.datamodule import AnySynqueDataModule
@@ -43,6 +46,7 @@ __all__ = [
     "opened_fits",
     "probe_pool",
     "run_probes",
+    "tell_reused",
     "train_probes",
 ]
 
@@ -269,12 +273,7 @@ def probe_pool(
     executor: Executor | None = None,
 ) -> WorkerPool[Probe, tuple[ShortFit, JsonObject]]:
     """Return the pool that trains the probes that are not in the store."""
-    names = {row.name for row in fits.ranking.candidates}
-    finished = {
-        str(record.details.get("probe")): record
-        for record in store.read()
-        if set(record.mixture.names) <= names
-    }
+    finished = _finished(fits, store)
     if n_workers > 1 or (executor is not None and executor.is_remote):
         fits = replace(fits, datamodule=fits.datamodule.detached())
     return WorkerPool(
@@ -284,6 +283,44 @@ def probe_pool(
         package=package_of(fits.datamodule) or "pytorch_lightning",
         executor=executor,
     )
+
+
+def tell_reused(
+    fits: ShortFits, model_factory: ModelFactory, store: RunStore, stop_after: int | None = None
+) -> None:
+    """Tell the user how many probes are in the store, and which are not; nothing if none is.
+
+    Args:
+        fits: What the probes have in common.
+        model_factory: Makes the module.
+        store: The run store.
+        stop_after: As in `train_and_measure`.
+    """
+    finished = _finished(fits, store)
+    names = [row.name for row in fits.ranking.candidates]
+    if not finished:
+        return
+    probes = [Mixture.equal([name], "probe") for name in names]
+    found = fits.find(model_factory, probes, finished=finished.get, stop_after=stop_after)
+    missing = [name for name, fit in zip(names, found, strict=True) if fit is None]
+    if len(missing) < len(names):
+        rank_zero_info(_reused_sentence(len(names) - len(missing), names, missing))
+
+
+def _reused_sentence(n: int, names: Sequence[str], missing: Sequence[str]) -> str:
+    are = "is" if n == 1 else "are"
+    rest = f"; trained now: {listed(missing)}" if missing else ""
+    return f"{n} of {counted(len(names), 'probe')} {are} reused from the run store{rest}"
+
+
+def _finished(fits: ShortFits, store: RunStore) -> dict[str, RunRecord]:
+    """Return the finished fits in the store by their ids."""
+    names = {row.name for row in fits.ranking.candidates}
+    return {
+        str(record.details.get("probe")): record
+        for record in store.read()
+        if set(record.mixture.names) <= names
+    }
 
 
 def train_probes(
@@ -298,6 +335,7 @@ def train_probes(
     """Train on each candidate alone, except for probes in the store, and store each as a record."""
     names = [row.name for row in fits.ranking.candidates]
     records: dict[str, RunRecord] = {}
+    tell_reused(fits, model_factory, store)
     with (
         ProgressBar(total=len(names), desc="probes", unit="probe", disable=not progress) as bar,
         probe_pool(fits, model_factory, store, n_workers, executor) as pool,

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "comparability_key",
+    "content_digest",
     "content_sha256",
     "hyper_parameters",
     "validation_of",
@@ -151,6 +152,13 @@ def content_sha256(values: Iterable[object]) -> str:
     hashed = hashlib.sha256()
     _update_seeded(hashed, values)
     return hashed.hexdigest()
+
+
+def content_digest(value: object) -> bytes:
+    """Hash one value as `content_sha256` does, without seeding the random generators."""
+    hashed = hashlib.sha256()
+    _update(hashed, value)
+    return hashed.digest()
 
 
 def _update_seeded(hashed: _Hash, values: Iterable[object]) -> None:

@@ -14,7 +14,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -27,6 +27,7 @@ from synque_select.training.comparability import (
     validation_of,
     weights_sha256,
 )
+from synque_select.training.drawn_examples import DrawnExamples
 from synque_select.training.lightning_compat import (
     check_package,
     is_lightning_module,
@@ -34,7 +35,7 @@ from synque_select.training.lightning_compat import (
     package_of,
     trainer_class,
 )
-from synque_select.training.mixture_loader import MixtureDataset
+from synque_select.training.mixture_loader import MixtureDataset, MixtureLoader
 from synque_select.types import Mixture, Ranking, RunKind, RunRecord, surrogate_name
 from synque_select.utils.json_types import Json, JsonObject
 from synque_select.utils.process_state import free_device_memory, preserved_state, seeded
@@ -251,6 +252,7 @@ class ShortFits:
         max_steps: Optimizer steps of each fit.
         trainer_options: Arguments of the Trainer beyond the budget.
         validation: Hash of the validation data.
+        drawn: Hashes of what fits draw, computed as they are needed.
     """
 
     datamodule: AnySynqueDataModule
@@ -259,6 +261,7 @@ class ShortFits:
     max_steps: int
     trainer_options: TrainerOptions
     validation: str
+    drawn: DrawnExamples = field(default_factory=DrawnExamples, repr=False)
 
     @property
     def monitor(self) -> str:
@@ -297,26 +300,56 @@ class ShortFits:
         Raises:
             LightningError: The module does not log the monitored metric.
         """
-        data = _serving(self.datamodule, mixture)
+        with seeded(self.options.seed):
+            module = model_factory()
+            planned = self._planned(mixture, module, weights_sha256(module), stop_after)
+            fit = _known(planned.fit_id, finished)
+            if fit is None:
+                fit = self._train(planned, module, callbacks, stop_after)
+        return fit, self._key_of(planned, fit, type(module), stop_after)
+
+    def find(
+        self,
+        model_factory: ModelFactory,
+        mixtures: Iterable[Mixture],
+        *,
+        finished: Callable[[str], RunRecord | None],
+        stop_after: int | None = None,
+    ) -> list[tuple[ShortFit, JsonObject] | None]:
+        """Return what `run` would return for each mixture if it has finished before, else None.
+
+        Nothing is trained, and one module is made for all mixtures.
+
+        Args:
+            model_factory: As for `run`.
+            mixtures: The mixtures.
+            finished: As for `run`.
+            stop_after: As in `train_and_measure`.
+
+        Raises:
+            LightningError: A finished fit has not logged the monitored metric.
+        """
         with seeded(self.options.seed):
             module = model_factory()
             weights = weights_sha256(module)
-            fit_id = self._fit_id(mixture, data, module, weights)
-            if stop_after is not None:
-                fit_id = content_sha256([fit_id, stop_after])
-            record = finished(fit_id)
-            if record is None:
-                fit = self._train(fit_id, data, module, callbacks, stop_after)
+        found: list[tuple[ShortFit, JsonObject] | None] = []
+        for mixture in mixtures:
+            with seeded(self.options.seed):
+                planned = self._planned(mixture, module, weights, stop_after)
+            fit = _known(planned.fit_id, finished)
+            if fit is None:
+                found.append(None)
             else:
-                parameters, seconds = record.key["hyper_parameters"], record.details["seconds"]
-                fit = ShortFit(fit_id, record.metrics, parameters, seconds, record.created)
-        if self.monitor not in fit.metrics:
-            raise LightningError(
-                f"{type(module).__name__} does not log {self.options.monitor!r} in validation; "
-                f"logged are: {', '.join(sorted(fit.metrics)) or 'none'}"
-            )
-        ended = self if stop_after is None else replace(self, max_steps=stop_after)
-        return fit, ended.key(type(module), data.batch_size, fit.parameters, weights)
+                found.append((fit, self._key_of(planned, fit, type(module), stop_after)))
+        return found
+
+    def drawn_sha256(self, name: str) -> str:
+        """Hash the examples of a candidate that a fit on it alone draws, without transforms.
+
+        A fit on a mixture of this candidate with others draws some of these examples.
+        """
+        loader = _serving(self.datamodule, Mixture.equal([name])).mixture_loader()
+        return self._drawn_sha256(loader)
 
     def fit_ids(self, model_factory: ModelFactory, mixtures: Iterable[Mixture]) -> list[str]:
         """Return the ids that `run` gives the fits on these mixtures; nothing is trained.
@@ -406,6 +439,26 @@ class ShortFits:
             },
         )
 
+    def _planned(
+        self, mixture: Mixture, module: AnyModule, weights: str, stop_after: int | None
+    ) -> _Planned:
+        data = _serving(self.datamodule, mixture)
+        fit_id = self._fit_id(mixture, data, module, weights)
+        if stop_after is not None:
+            fit_id = content_sha256([fit_id, stop_after])
+        return _Planned(fit_id, data, weights)
+
+    def _key_of(
+        self, planned: _Planned, fit: ShortFit, model: type, stop_after: int | None
+    ) -> JsonObject:
+        if self.monitor not in fit.metrics:
+            raise LightningError(
+                f"{model.__name__} does not log {self.options.monitor!r} in validation; "
+                f"logged are: {', '.join(sorted(fit.metrics)) or 'none'}"
+            )
+        ended = self if stop_after is None else replace(self, max_steps=stop_after)
+        return ended.key(model, planned.data.batch_size, fit.parameters, planned.weights)
+
     def _fit_id(
         self, mixture: Mixture, data: AnySynqueDataModule, module: AnyModule, weights: str
     ) -> str:
@@ -418,6 +471,7 @@ class ShortFits:
             [
                 self.options.task,
                 sorted((self.ranking[name].sha256, w) for name, w in mixture.weights.items()),
+                self._drawn_sha256(loader),
                 _code(type(module)),
                 dict(module.hparams),
                 weights,
@@ -430,10 +484,16 @@ class ShortFits:
             ]
         )
 
+    def _drawn_sha256(self, loader: MixtureLoader) -> str:
+        batches = self.max_steps * self.trainer_options.get("accumulate_grad_batches", 1)
+        n_draws = batches * (loader.batch_size or 1) * _n_devices(self.trainer_options)
+        served = loader.dataset
+        assert isinstance(served, MixtureDataset)
+        return self.drawn.sha256(served, n_draws)
+
     def _train(
         self,
-        fit_id: str,
-        data: AnySynqueDataModule,
+        planned: _Planned,
         module: AnyModule,
         callbacks: Sequence[AnyCallback],
         stop_after: int | None,
@@ -442,8 +502,10 @@ class ShortFits:
         module.configure_callbacks = list  # type: ignore[method-assign]
         own = self.trainer_options.get("callbacks") or []
         options = {**self.trainer_options, "callbacks": [*own, *callbacks]}
-        measured = train_and_measure(module, data, self.max_steps, options, stop_after=stop_after)
-        return ShortFit(fit_id, measured.metrics, measured.parameters, measured.seconds)
+        measured = train_and_measure(
+            module, planned.data, self.max_steps, options, stop_after=stop_after
+        )
+        return ShortFit(planned.fit_id, measured.metrics, measured.parameters, measured.seconds)
 
     def key(self, model: type, batch_size: int, parameters: JsonObject, weights: str) -> JsonObject:
         """Return the comparability key of a fit of a module of this class."""
@@ -462,6 +524,30 @@ class ShortFits:
             hyper_parameters=parameters,
             ranking=self.ranking,
         )
+
+
+@dataclass(frozen=True)
+class _Planned:
+    """A fit before it is trained: its id, what it draws from, and the hash of its first weights."""
+
+    fit_id: str
+    data: AnySynqueDataModule
+    weights: str
+
+
+def _known(fit_id: str, finished: Callable[[str], RunRecord | None]) -> ShortFit | None:
+    record = finished(fit_id)
+    if record is None:
+        return None
+    parameters, seconds = record.key["hyper_parameters"], record.details["seconds"]
+    return ShortFit(fit_id, record.metrics, parameters, seconds, record.created)
+
+
+def _n_devices(options: TrainerOptions) -> int:
+    """Return the number of devices if the options say it, else 1."""
+    devices = options.get("devices", 1)
+    n = len(devices) if isinstance(devices, list | tuple) else devices
+    return n if isinstance(n, int) and n > 0 else 1
 
 
 def _serving(datamodule: AnySynqueDataModule, mixture: Mixture) -> AnySynqueDataModule:
