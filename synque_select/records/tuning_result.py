@@ -25,7 +25,9 @@ class TrialRow:
     Args:
         number: Its number in the study.
         state: "complete", "pruned", "failed" or "running".
-        role: "start" (from the proxies), "random" or "adaptive" (by the sampler).
+        role: "start" (from the proxies, or the best of an earlier study), "random", "adaptive" (by
+            the sampler), "reused" (the same fit was run before the study) or "prior" (a fit on
+            other candidates, which only guides the sampler).
         start: Name of the start, such as "top 3"; empty for other trials.
         value: The metric at the end of the budget; the last reported one for a pruned trial; None
             if it is undefined.
@@ -35,11 +37,12 @@ class TrialRow:
         seconds: Wall time of the fit; None if nothing was trained.
         retry_of: Number of the unfinished trial that this one repeats (its worker was killed, or it
             ended with an error), or None.
+        source: Probe, or study and trial, that a reused trial or a prior comes from; else "".
     """
 
     number: int
     state: str
-    role: Literal["start", "random", "adaptive"]
+    role: Literal["start", "random", "adaptive", "reused", "prior"]
     start: str
     value: float | None
     best_so_far: float | None
@@ -47,6 +50,7 @@ class TrialRow:
     hyper_parameters: JsonObject
     seconds: float | None
     retry_of: int | None
+    source: str = ""
 
 
 @dataclass(frozen=True, repr=False)
@@ -64,11 +68,15 @@ class TuningResult(Shown):
         study_name: Name of the study; the same name and storage continue it.
         storage: Path or URL of the storage, or its class if it has neither.
         budget: Budget of a trial, and the settings of the search.
-        trials: All trials that were begun, in the order of their numbers.
+        trials: All trials that were begun, and those that were reused, in the order of their
+            numbers.
         messages: What a reader must know.
         ranking: The ranking of the candidates.
         untrained: The metric of the model as it is, with the hyper-parameters of the best trial;
             None if it was not measured.
+        priors: Trials of an earlier study on other candidates, which have guided the sampler. Their
+            weights are those that are left of their mixtures, their values those of the mixtures
+            that were trained; none of them was trained on these data.
     """
 
     mixture: Mixture
@@ -83,6 +91,7 @@ class TuningResult(Shown):
     messages: tuple[str, ...]
     ranking: Ranking
     untrained: float | None = None
+    priors: tuple[TrialRow, ...] = ()
 
     @property
     def headlines(self) -> tuple[str, ...]:
@@ -168,6 +177,7 @@ class TuningResult(Shown):
             "version": 1,
             "mixture": self.mixture.to_dict(),
             "trials": [vars(trial).copy() for trial in self.trials],
+            "priors": [vars(trial).copy() for trial in self.priors],
             "messages": list(self.messages),
         }
 
@@ -177,5 +187,6 @@ class TuningResult(Shown):
         given = {name: value for name, value in state.items() if name != "version"}
         given["mixture"] = Mixture.from_dict(state["mixture"])
         given["trials"] = tuple(TrialRow(**trial) for trial in state["trials"])
+        given["priors"] = tuple(TrialRow(**trial) for trial in state.get("priors", ()))
         given["messages"] = tuple(state["messages"])
         return cls(**given, ranking=ranking)

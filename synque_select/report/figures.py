@@ -555,6 +555,7 @@ def _trial_tone(trial: Trial) -> tuple[Tone, str]:
     roles: dict[str, tuple[Tone, str]] = {
         "start": ("start", "from the proxies"),
         "random": ("off", "random start-up"),
+        "reused": ("real", "measured before the study"),
     }
     return roles.get(trial.role, ("on", "by the sampler"))
 

@@ -15,6 +15,10 @@ from synque_select.utils.wording import counted
 
 __all__ = ["Trial", "study_table", "trials_of"]
 
+_ABOUT_PRIORS = (
+    "a prior was trained on other candidates: the mixture is what is left of its own, and the value "
+    "only guides the sampler; none is counted or chosen"
+)
 _MAX_MIXTURE = 40  # characters: with longer mixtures, each trial would take many lines
 
 
@@ -25,7 +29,7 @@ class Trial:
     Args:
         number: Number of the trial.
         state: "complete", "pruned", "failed", …
-        role: "start", "random" or "adaptive".
+        role: As in `TrialRow`.
         value: Value of the objective; of a pruned trial, the last one reported.
         best_so_far: Best value up to this trial.
         weights: Candidate to its weight.
@@ -54,9 +58,14 @@ def trials_of(fields: JsonFields) -> tuple[Trial, ...]:
     return tuple(map(_trial, fields.objects("trials")))
 
 
+def _priors_of(fields: JsonFields) -> tuple[Trial, ...]:
+    """Read the priors of a `study.json`; older files have none."""
+    return tuple(map(_trial, fields.objects("priors"))) if "priors" in fields else ()
+
+
 def _trial(fields: JsonFields) -> Trial:
     parameters = fields.object("hyper_parameters")
-    origin = fields.optional_text("start") or fields.text("role")
+    origin = fields.optional_text("source") or fields.optional_text("start") or fields.text("role")
     if fields.value("retry_of") is not None:
         origin = f"{origin}, again #{fields.integer('retry_of')}"
     return Trial(
@@ -73,10 +82,10 @@ def _trial(fields: JsonFields) -> Trial:
 
 
 def study_table(state: JsonObject) -> Table:
-    """Return the trials of a study as a table.
+    """Return the trials of a study as a table, and after them its priors.
 
     The value of a pruned trial is the last one that it reported; it is in brackets, as the trial
-    did not use its whole budget. Long names have short keys in the rows, and a note for each.
+    did not use its whole budget. So is that of a prior, which was measured on other data. Long names have short keys in the rows, and a note for each.
 
     Args:
         state: The content of `study.json`.
@@ -86,11 +95,13 @@ def study_table(state: JsonObject) -> Table:
     """
     fields = JsonFields(state)
     trials, metric, budget = trials_of(fields), fields.text("metric"), fields.object("budget")
-    values = [trial.value for trial in trials if math.isfinite(trial.value)]
+    priors = _priors_of(fields)
+    shown = (*trials, *priors)
+    values = [trial.value for trial in shown if math.isfinite(trial.value)]
     decimals = figure_decimals(values) if values else 3
     untrained = fields.optional_number("untrained")
-    has_parameters = any(trial.hyper_parameters for trial in trials)
-    keys = _keys(trials)
+    has_parameters = any(trial.hyper_parameters for trial in shown)
+    keys = _keys(shown)
     fits = budget.value("max_steps") is not None
     heads = ("from", metric, "best so far", *["seconds"] * fits)
     columns = (
@@ -100,7 +111,7 @@ def study_table(state: JsonObject) -> Table:
         *[Column("hyper-parameters")] * has_parameters,
     )
     rows = []
-    for trial in trials:
+    for trial in shown:
         row = [str(trial.number), _mixture(trial.weights, keys), trial.origin]
         row += [_value(trial, decimals), format_number(trial.best_so_far, decimals)]
         if fits:
@@ -113,7 +124,12 @@ def study_table(state: JsonObject) -> Table:
         rows.append(tuple(row + [UNDEFINED] * (len(columns) - len(row))))
     better = "higher" if fields.text("mode") == "max" else "lower"
     legend = [f"{key}: {name}" for name, key in keys.items() if key != name]
-    notes = (*legend, _what_was_tried(trials, budget), *fields.texts("messages"))
+    notes = (
+        *legend,
+        _what_was_tried(trials, budget),
+        *([_ABOUT_PRIORS] if priors else []),
+        *fields.texts("messages"),
+    )
     title = f"Study {fields.text('study_name')}: {metric} ({better} is better) of each trial"
     return Table(title, columns, tuple(rows), notes)
 
@@ -132,6 +148,8 @@ def _mixture(weights: Mapping[str, float], keys: Mapping[str, str]) -> str:
 
 
 def _value(trial: Trial, decimals: int) -> str:
+    if trial.role == "prior":
+        return f"({format_number(trial.value, decimals)}) prior"
     if trial.state == "complete":
         return format_number(trial.value, decimals)
     if trial.state == "pruned" and not math.isnan(trial.value):
@@ -151,7 +169,10 @@ def _what_was_tried(trials: Sequence[Trial], budget: JsonFields) -> str:
         "start": "suggested by the proxies",
         "random": "drawn at random",
         "adaptive": f"chosen by the sampler ({sampler})",
+        "reused": "measured before the study began",
     }
+    if any(trial.origin.startswith("earlier best") for trial in trials):
+        roles["start"] += " and earlier trials"
     counts = {words: sum(t.role == role for t in trials) for role, words in roles.items()}
     sources = [f"{n} {words}" for words, n in counts.items() if n]
     low, high = map(int, budget.number_list("k_range"))

@@ -288,6 +288,7 @@ class FitObjective:
         created: str | None = None,
     ) -> RunRecord:
         options, is_random = self.fits.options, plan["role"] == "random"
+        earlier = None if self.sampling.plan is None else self.sampling.plan.earlier
         # of the trials only random ones may enter a correlation, so only they are scored
         is_scored = is_random and bool(metrics) and self.scores is not None
         return RunRecord.of(
@@ -310,6 +311,7 @@ class FitObjective:
                 "number": plan["number"],
                 "role": plan["role"],
                 "hyper_parameters": plan["hyper_parameters"],
+                **({"earlier": earlier} if earlier else {}),
             },
         )
 

@@ -32,7 +32,7 @@ class TuneOptions(ShortFitOptions):
         seed: Random seed of the initial weights and of the sampler.
         task: Name of the task, part of the comparability key; None for the module's class.
         n_trials: Number of complete or pruned trials in the study when it ends, including those of
-            other workers.
+            other workers, but not those that `reuse` takes from earlier fits.
         proxy: Key of a proxy of the suite to optimize instead of a metric; nothing is trained.
         hyper_parameters: A function that takes the `optuna.Trial` and returns keyword arguments for
             the model factory.
@@ -50,6 +50,9 @@ class TuneOptions(ShortFitOptions):
             task and a hash of data and budget.
         storage: A path (SQLite, or a journal if it ends in .journal, .log or .jsonl), the URL of a
             database, or a storage of Optuna; None for `studies.sqlite` beside the run store.
+        reuse: Whether a new study takes finished probes of the run store as trials, and the trials
+            of the newest study in the storage that differs only in its candidates: as trials where
+            the same fit would be run again, else as priors for the sampler.
         heartbeat_s: Seconds between heartbeats of a worker; a worker that misses three of them is
             considered dead.
 
@@ -76,6 +79,7 @@ class TuneOptions(ShortFitOptions):
     n_reports: int = 4
     study_name: str | None = None
     storage: str | Path | BaseStorage | None = None
+    reuse: bool = True
     heartbeat_s: int = 30
 
     def __post_init__(self) -> None:

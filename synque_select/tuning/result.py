@@ -5,17 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from synque_select.errors import LightningError, ProxyError, SynqueError
 from synque_select.records.tuning_result import TrialRow, TuningResult
 from synque_select.tuning.options import TuneOptions
 from synque_select.tuning.studies import (
+    EARLIER,
     ROLE,
     START,
     SUPERFLUOUS,
     UNDEFINED,
     Plan,
+    Role,
+    is_prior,
     origin_of,
     place_of,
 )
@@ -65,11 +68,15 @@ def result_of(
         LightningError: No trial is complete.
     """
     rows: list[TrialRow] = []
+    priors: list[TrialRow] = []
     best: TrialRow | None = None
     for trial in study.get_trials(deepcopy=False):
         if trial.state.name == "WAITING" or SUPERFLUOUS in trial.user_attrs:
             continue
         row = _row(study, trial, plan, None if best is None else best.value)
+        if is_prior(trial):
+            priors.append(replace(row, best_so_far=None))
+            continue
         is_complete = row.state == "complete"
         if is_complete and (best is None or _is_better(row.value, best.value, options.mode)):
             best = row = replace(row, best_so_far=row.value)
@@ -94,6 +101,7 @@ def result_of(
             *_messages(rows, options, n_complete, n_undefined),
         ),
         ranking=ranking,
+        priors=tuple(priors),
     )
 
 
@@ -117,18 +125,23 @@ def _without_result(
 def _row(study: Study, trial: FrozenTrial, plan: Plan, best: float | None) -> TrialRow:
     attributes, origin = trial.user_attrs, origin_of(trial)
     place = place_of(study, trial)
+    earlier = attributes.get(EARLIER)
+    role: Role | Literal["reused", "prior"] = attributes.get(ROLE, plan.role(place))
+    if earlier is not None:
+        role = "prior" if earlier["is_prior"] else "reused"
     value = trial.value if trial.values else None
     return TrialRow(
         number=trial.number,
         state=_STATES[trial.state.name],
-        role=attributes.get(ROLE, plan.role(place)),
-        start=str(attributes.get(START, plan.start(place))),
+        role=role,
+        start="" if earlier is not None else str(attributes.get(START, plan.start(place))),
         value=None if value is None or not math.isfinite(value) else float(value),
         best_so_far=best,
         weights=dict(attributes.get(MIXTURE, {})),
         hyper_parameters=dict(attributes.get(PARAMETERS, {})),
         seconds=attributes.get(SECONDS),
         retry_of=None if origin == trial.number else origin,
+        source="" if earlier is None else str(earlier["source"]),
     )
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypedDict, final
 
@@ -32,6 +33,7 @@ from synque_select.training.short_fit import (
     TrainerOptions,
     model_factory_of,
 )
+from synque_select.tuning.changes import Content
 from synque_select.tuning.distributed import Ranks
 from synque_select.tuning.mixture_scores import MixtureScores
 from synque_select.tuning.objectives import (
@@ -44,11 +46,18 @@ from synque_select.tuning.objectives import (
 from synque_select.tuning.options import TuneOptions
 from synque_select.tuning.recovery import Worker
 from synque_select.tuning.result import result_of
+from synque_select.tuning.reuse import Reuse
 from synque_select.tuning.samplers import study_pruner, study_sampler
 from synque_select.tuning.side_by_side import run_side_by_side
 from synque_select.tuning.space import MixtureSpace, starting_mixtures
 from synque_select.tuning.storages import heartbeat_of, open_storage, shown_storage
-from synque_select.tuning.studies import MISSED_HEARTBEATS, open_study, quiet_optuna, require_optuna
+from synque_select.tuning.studies import (
+    MISSED_HEARTBEATS,
+    Beginning,
+    open_study,
+    quiet_optuna,
+    require_optuna,
+)
 from synque_select.tuning.study_checks import check_trials, named_storage
 from synque_select.types import Mixture, Ranking
 from synque_select.utils.json_types import JsonObject
@@ -58,6 +67,8 @@ from synque_select.utils.validation import check_int
 from synque_select.utils.wording import counted
 
 if TYPE_CHECKING:
+    from optuna.storages import BaseStorage
+
     from synque_select.training.datamodule import AnySynqueDataModule
     from synque_select.training.lightning_compat import AnyModule
 
@@ -220,7 +231,7 @@ class _Tuning:
         sampling = self._sampling(ranking)
         prepared = self._prepared(scoring)
         objective = ProxyObjective(sampling, prepared.scores, key)
-        return _Search(objective, ranking, prepared, {})
+        return _Search(objective, ranking, prepared, {}, {})
 
     def _fit(self, ranks: Ranks) -> TuningResult:
         prepared: list[_Prepared] = []
@@ -236,7 +247,8 @@ class _Tuning:
             if not ranks.is_zero:
                 return self._follow(ranks, objective, ranking)
             stamp = {"validation": objective.fits.validation[:16], "model": self._model_stamp()}
-            return self._search(_Search(objective, ranking, prepared[0], stamp), ranks)
+            contents = _contents(objective.fits)
+            return self._search(_Search(objective, ranking, prepared[0], stamp, contents), ranks)
         finally:
             data.teardown("fit")
 
@@ -348,11 +360,19 @@ class _Tuning:
         with named_storage(shown_storage(location)):
             storage = open_storage(location, options.heartbeat_s)
         space = search.objective.sampling.space
-        starts = starting_mixtures(search.ranking, space, search.prepared.optimal)
-        points = {start: space.params(mixture) for start, mixture in starts.items()}
         with named_storage(shown_storage(location)):
-            study, plan = open_study(storage, name, options.mode, stamp, points, options.n_startup)
+            study, plan = open_study(
+                storage,
+                name,
+                options.mode,
+                stamp,
+                partial(self._begin, search, storage, stamp, name),
+                options.n_startup,
+                search.contents,
+            )
             check_trials(study)
+        if plan.earlier:
+            rank_zero_info(str(plan.earlier["sentence"]))
         study.sampler = study_sampler(options.sampler, plan, options.seed)
         study.pruner = study_pruner(options.pruner, self.max_steps or 1, options.n_validations)
         search.objective.sampling.plan = plan
@@ -388,6 +408,7 @@ class _Tuning:
             storage=shown_storage(location),
             budget=self._budget(space),
             messages=[
+                *([str(plan.earlier["sentence"])] if plan.earlier else []),
                 *search.prepared.messages,
                 *self._surrogate_messages(name, space),
                 *([_NOT_PRUNED] if side_by_side and options.pruner != "none" else []),
@@ -400,6 +421,27 @@ class _Tuning:
             finished: _Finished = {"result": result.to_dict()}
             ranks.share(lambda: finished)
         return result
+
+    def _begin(
+        self, search: _Search, storage: BaseStorage, stamp: JsonObject, study: str
+    ) -> Beginning:
+        """Return what a new study begins with: what proxies suggest, and what is known already."""
+        objective, options = search.objective, self.options
+        space = objective.sampling.space
+        starts = starting_mixtures(search.ranking, space, search.prepared.optimal)
+        if not options.reuse or not isinstance(objective, FitObjective):
+            return Beginning({start: space.params(mixture) for start, mixture in starts.items()})
+        reuse = Reuse(
+            objective.fits,
+            objective.model_factory,
+            has_parameters=options.hyper_parameters is not None,
+            store=self.store,
+            space=space,
+            contents=search.contents,
+            mode=options.mode,
+            study=study,
+        )
+        return reuse.beginning(storage, stamp, starts)
 
     def _surrogate_messages(self, study: str, space: MixtureSpace) -> list[str]:
         """Say what a surrogate validation set consists of, and how reliable it was here."""
@@ -417,12 +459,15 @@ class _Tuning:
         of_a_proxy = "" if options.proxy is None else " of a proxy"
         return {
             "tuned for": f"{options.monitor} ({options.mode}){of_a_proxy}",
-            "candidates": content_sha256([(r.name, r.sha256) for r in ranking.order()])[:16],
+            "candidates": content_sha256(
+                (r.name, r.sha256, *search.contents.get(r.name, ())) for r in ranking.order()
+            )[:16],
             "real sample": ranking.real_sha256[:16],
             "k_range": list(search.objective.sampling.space.k_range),
             "max_steps": self.max_steps,
             "n_reports": options.n_validations,
             "seed": options.seed,
+            "reuse": options.reuse,
             "task": options.task,
             "trainer_options": {key: str(value) for key, value in self.trainer_options.items()},
             **search.stamp,
@@ -470,6 +515,14 @@ def _with_untrained(result: TuningResult, objective: FitObjective, ranks: Ranks)
     )
 
 
+def _contents(fits: ShortFits) -> dict[str, Content]:
+    """Return the contents of the candidates as fits see them."""
+    return {
+        row.name: Content(row.sha256, fits.drawn_sha256(row.name))
+        for row in fits.ranking.candidates
+    }
+
+
 def _unreachable() -> TrialPlan | UntrainedPlan | _Finished:
     raise AssertionError("rank 0 plans; the others follow")
 
@@ -482,3 +535,4 @@ class _Search:
     ranking: Ranking
     prepared: _Prepared
     stamp: JsonObject
+    contents: Mapping[str, Content]  # of the candidates; empty if nothing is trained

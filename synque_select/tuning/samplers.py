@@ -13,6 +13,7 @@ from synque_select.errors import ConfigError, did_you_mean
 from synque_select.tuning.studies import (
     ROLE,
     Plan,
+    is_prior,
     origin_of,
     place_of,
     without_experimental_warnings,
@@ -146,14 +147,16 @@ class _ByPlace:
     trial: FrozenTrial
 
     @classmethod
-    def of(cls, study: Study, trial: FrozenTrial) -> _ByPlace:
+    def of(cls, study: Study, trial: FrozenTrial, *, with_priors: bool = True) -> _ByPlace:
         import optuna
 
         states = ("COMPLETE", "PRUNED", "RUNNING")
         others = [
             other
             for other in study.get_trials(deepcopy=False)
-            if other.state.name in states and other.number != trial.number
+            if other.state.name in states
+            and other.number != trial.number
+            and (with_priors or not is_prior(other))
         ]
         with without_experimental_warnings():
             ordered = optuna.create_study(
@@ -292,7 +295,7 @@ def _sparing(pruner: BasePruner, *, by_place: bool) -> BasePruner:
                 return False
             if not by_place:
                 return pruner.prune(study, trial)
-            seen = _ByPlace.of(study, trial)
+            seen = _ByPlace.of(study, trial, with_priors=False)
             is_pruned = pruner.prune(seen.study, seen.trial)
             seen.pass_on(study, trial)
             return is_pruned

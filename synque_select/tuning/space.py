@@ -13,14 +13,15 @@ from synque_select.utils.wording import counted
 
 if TYPE_CHECKING:
     from optuna import Trial
+    from optuna.distributions import BaseDistribution
 
-__all__ = ["MixtureSpace", "starting_mixtures"]
+__all__ = ["MixtureSpace", "is_mixture_parameter", "starting_mixtures"]
 
 _LEAST = 1e-3  # a smaller share is less than one draw in 1,000
 _TOP = 0.8  # u of the largest share of a start: leaves the sampler room on both sides
 _STARTS = (1, 2, 3, 5, 8, 13, 21)
 # with a prefix, because a user's hyper-parameter may be named "k"
-_K = "mixture/k"
+_K, _SHARE = "mixture/k", "mixture/share "
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,13 @@ class MixtureSpace:
         """The names of all parameters, which a user's hyper-parameters must not have."""
         return frozenset((_K, *map(_share, self.names)))
 
+    def distributions(self) -> dict[str, BaseDistribution]:
+        """Return Optuna's distribution of each parameter, as `suggest` draws it."""
+        from optuna.distributions import FloatDistribution, IntDistribution
+
+        shares = {_share(name): FloatDistribution(0.0, 1.0) for name in self.names}
+        return {_K: IntDistribution(*self.k_range), **shares}
+
     def suggest(self, trial: Trial) -> Mixture:
         """Let an Optuna trial choose a mixture."""
         point: dict[str, float] = {_K: trial.suggest_int(_K, *self.k_range)}
@@ -111,8 +119,18 @@ class MixtureSpace:
         return point | {_share(name): shares[name] for name in self.names}
 
 
+def is_mixture_parameter(name: str) -> bool:
+    """Return whether a parameter is one of a `MixtureSpace`, of whatever candidates.
+
+    Example:
+        >>> is_mixture_parameter("mixture/k"), is_mixture_parameter("lr")
+        (True, False)
+    """
+    return name == _K or name.startswith(_SHARE)
+
+
 def _share(name: str) -> str:
-    return f"mixture/share {name}"
+    return f"{_SHARE}{name}"
 
 
 def starting_mixtures(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from synque_select.errors import ConfigError, RecordError, SynqueError
+from synque_select.tuning.studies import is_earlier
 from synque_select.utils.atomic import create_once
 from synque_select.utils.sqlite_files import check_database_path, damage_of
 
@@ -18,7 +19,13 @@ if TYPE_CHECKING:
     from optuna import Study, Trial
     from optuna.trial import FrozenTrial
 
-__all__ = ["check_trials", "named_storage", "prepare_database", "store_checksum"]
+__all__ = [
+    "check_trials",
+    "checked_earlier_trial",
+    "named_storage",
+    "prepare_database",
+    "store_checksum",
+]
 
 _CHECKSUM = "synque_select_crc32"
 _WHAT_TO_DO = "restore a backup, or move the file away to begin its studies again"
@@ -92,6 +99,12 @@ def store_checksum(trial: Trial, value: float | None) -> None:
     trial.set_user_attr(_CHECKSUM, _checksum_of(frozen, value))
 
 
+def checked_earlier_trial(trial: FrozenTrial) -> FrozenTrial:
+    """Return a trial that is about to be added to a study, with a checksum."""
+    trial.set_user_attr(_CHECKSUM, _checksum_of(trial, trial.value))
+    return trial
+
+
 def check_trials(study: Study) -> None:
     """Check the finished trials of a study; those of older versions have no checksum.
 
@@ -110,7 +123,8 @@ def check_trials(study: Study) -> None:
 def _checksum_of(trial: FrozenTrial, value: float | None) -> str:
     attributes = {key: kept for key, kept in trial.user_attrs.items() if key != _CHECKSUM}
     state = [
-        trial.number,
+        # that of an earlier trial is not known before it is added
+        None if is_earlier(trial) else trial.number,
         trial.params,
         attributes,
         sorted(trial.intermediate_values.items()),

@@ -31,7 +31,7 @@ from synque_select.records.store import RunStore
 from synque_select.tuning.recovery import Worker
 from synque_select.tuning.samplers import study_sampler
 from synque_select.tuning.storages import open_storage
-from synque_select.tuning.studies import open_study, origin_of, quiet_optuna
+from synque_select.tuning.studies import Beginning, open_study, origin_of, quiet_optuna
 from tests.records.records_data import make_record
 from tests.training.tiny import LetterEncoder, letters
 
@@ -96,7 +96,7 @@ def objective(trial: optuna.Trial) -> float:
 
 def open_worker(folder: Path, n_trials: int) -> tuple[optuna.Study, Worker]:
     storage = open_storage(folder / "studies.sqlite", HEARTBEAT_S)
-    study, plan = open_study(storage, "shared", "max", {}, STARTS, WHOLE)
+    study, plan = open_study(storage, "shared", "max", {}, lambda: Beginning(STARTS), WHOLE)
     study.sampler = study_sampler("random", plan, 0)
     worker = Worker(study, plan, n_trials=n_trials, silence_s=3 * HEARTBEAT_S, has_heartbeats=True)
     return study, worker

@@ -19,6 +19,7 @@ from synque_select.tuning.result import PARAMETERS  # noqa: E402
 from synque_select.tuning.samplers import SAMPLERS, study_pruner, study_sampler  # noqa: E402
 from synque_select.tuning.storages import open_storage  # noqa: E402
 from synque_select.tuning.studies import (  # noqa: E402
+    Beginning,
     open_study,
     origin_of,
     place_of,
@@ -51,7 +52,7 @@ class Searching:
 
     def __init__(self, folder: Path, n_trials: int, sampler: str = "random") -> None:
         storage = open_storage(folder / "studies.journal", 60)
-        self.study, plan = open_study(storage, "s", "max", {}, STARTS, 3)
+        self.study, plan = open_study(storage, "s", "max", {}, lambda: Beginning(STARTS), 3)
         self.study.sampler = study_sampler(sampler, plan, 0)
         self.study.pruner = study_pruner("none", 1, 1)
         self.worker = Worker(
