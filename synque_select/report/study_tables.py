@@ -16,8 +16,8 @@ from synque_select.utils.wording import counted
 __all__ = ["Trial", "study_table", "trials_of"]
 
 _ABOUT_PRIORS = (
-    "a prior was trained on other candidates: the mixture is what is left of its own, and the value "
-    "only guides the sampler; none is counted or chosen"
+    "a prior was trained on other candidates: its mixture is what is left of that fit's, its value "
+    "only guides the sampler, and it is neither counted nor chosen"
 )
 _MAX_MIXTURE = 40  # characters: with longer mixtures, each trial would take many lines
 
@@ -85,7 +85,8 @@ def study_table(state: JsonObject) -> Table:
     """Return the trials of a study as a table, and after them its priors.
 
     The value of a pruned trial is the last one that it reported; it is in brackets, as the trial
-    did not use its whole budget. So is that of a prior, which was measured on other data. Long names have short keys in the rows, and a note for each.
+    did not use its whole budget. So is that of a prior, which was measured on other data. Long
+    names have short keys in the rows, and a note for each.
 
     Args:
         state: The content of `study.json`.

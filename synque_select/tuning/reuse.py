@@ -132,7 +132,7 @@ class Reuse:
         if old is not None and priors:
             are_priors = counted(len(priors), "other is a prior", "others are priors")
             sentence += f", {are_priors} for the sampler"
-        if old is not None:
+        if old is not None and old.changes.words:
             sentence += f" ({old.changes.words})"
         summary: JsonObject = {
             "study": None if old is None else old.name,
