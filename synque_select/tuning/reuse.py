@@ -124,7 +124,7 @@ class Reuse:
         for earlier in reused:
             self._record(earlier)
         parts = [f"{len(probes)} of {counted(len(self.space.names), 'probe')}"] * bool(probes)
-        n_trials = sum(earlier.fit is not None for earlier in trials)
+        n_trials = sum(earlier.fit is not None and not earlier.lost for earlier in trials)
         if old is not None:
             parts.append(f"{n_trials} of {counted(len(old.trials), 'trial')} of study {old.name}")
         are = "is" if len(probes) + n_trials == 1 else "are"
@@ -195,7 +195,10 @@ class Reuse:
             for earlier, fit in zip(group, found, strict=True):
                 if fit is not None:
                     value = fit[0].metrics[self.fits.monitor]
-                    earlier = replace(earlier, value=value, fit=fit, lost=0.0)
+                    # what is left of its mixture may be one that something else has trained on
+                    other = f"fit {fit[0].fit_id[:8]} of the run store"
+                    source = other if earlier.lost else earlier.source
+                    earlier = replace(earlier, source=source, value=value, fit=fit)
                 results.append(earlier)
         return results
 
@@ -258,14 +261,17 @@ class Reuse:
             new = [name for name in self.space.names if name in old.changes.new]
             if new:
                 mixtures[f"earlier best with {listed(new)}"] = _joined(best.mixture, new)
+        low, high = self.space.k_range
         for name, mixture in mixtures.items():
-            if self.space.k_range[0] <= len(mixture.weights) <= self.space.k_range[1]:
+            if low <= len(mixture.weights) <= high:
                 assert best is not None
                 points[name] = self.space.params(mixture) | best.point
-                taken.append(dict(mixture.weights))
         for name, mixture in starts.items():
-            if dict(mixture.weights) not in taken:
-                points[name] = self.space.params(mixture)
+            point = self.space.params(mixture)
+            # as a trial would have it: what shares say of weights is rounded
+            is_known = dict(self.space.mixture(point).weights) in taken
+            if not is_known and point not in points.values():
+                points[name] = point
         return points
 
 
