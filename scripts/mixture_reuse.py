@@ -15,21 +15,38 @@ import argparse
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
+import torch
+from optuna.storages import InMemoryStorage
 
 from synque_select.data.candidate import Candidate
+from synque_select.encoders import BaseEncoder
 from synque_select.experiment import TaskDataModule
 from synque_select.functional.paired import compare_paired, holm_verdicts
+from synque_select.recipes.digits import DigitsTask
+from synque_select.recipes.options import FitOptions
 from synque_select.selection.scorer import Scorer
 from synque_select.tuning import TuneOptions, TuningResult, tune_mixture
 from tests.benchmarks.bench_tuning import Perceptron, SmallDigits
 
 CHANGES = ("added", "removed", "regenerated")
 TOLERANCE = 0.01  # of the best value of both studies
+
+
+class Pixels(BaseEncoder):
+    """Images of 24 by 24 pixels, as averages over 8 by 8 parts."""
+
+    id, modality, revision = "pixels-8x8", "image", "1"
+
+    def encode(self, views: Any) -> torch.Tensor:
+        """Return (n, 64) averages."""
+        grey = torch.stack([torch.as_tensor(np.array(view.convert("L"))).float() for view in views])
+        return torch.nn.functional.adaptive_avg_pool2d(grey / 255, 8).flatten(1)
 
 
 class Digits(SmallDigits):
@@ -70,29 +87,39 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--steps", type=int, default=100, help="optimizer steps of a trial")
-    parser.add_argument("--before", type=int, default=20, help="trials of the study before")
+    parser.add_argument("--before", type=int, default=15, help="trials of the study before")
     parser.add_argument("--trials", type=int, default=15, help="trials of each study after")
+    parser.add_argument("--startup", type=int, default=2, help="random trials after the starts")
+    parser.add_argument("--changes", nargs="+", choices=CHANGES, default=CHANGES)
     parser.add_argument("--out", type=Path, required=True, help="folder of studies and results")
     given = parser.parse_args()
-    pairs: dict[str, list[tuple[Arm, Arm]]] = {change: [] for change in CHANGES}
+    pairs: dict[str, list[tuple[Arm, Arm]]] = {change: [] for change in given.changes}
     for seed in range(given.seeds):
-        for change in CHANGES:
+        for change in given.changes:
             pairs[change].append(_pair(given, seed, change))
     _report(pairs, given.trials)
 
 
-def _pair(
-    given: argparse.Namespace, seed: int, change: Literal["added", "removed", "regenerated"]
-) -> tuple[Arm, Arm]:
+def _pair(given: argparse.Namespace, seed: int, change: str) -> tuple[Arm, Arm]:
     folder = given.out / f"{change}-{seed}"
     done = folder / "pair.json"
     if not done.exists():
         before, after = _candidates(given.steps, seed, change)
-        begun = _study(given, folder, seed, before, n_trials=given.before, reuse=False)
-        arms = [
-            _study(given, folder, seed, after, n_trials=given.trials, reuse=reuse)
-            for reuse in (True, False)
-        ]
+        storage = InMemoryStorage()
+
+        def study(candidates: Sequence[Candidate], n_trials: int, reuse: bool) -> TuningResult:
+            options = TuneOptions(
+                n_trials=n_trials,
+                n_startup=given.startup,
+                pruner="none",
+                seed=seed,
+                reuse=reuse,
+                storage=storage,
+            )
+            return _study(given, folder, candidates, options)
+
+        begun = study(before, given.before, False)
+        arms = [study(after, given.trials, reuse) for reuse in (True, False)]
         print(f"seed {seed}, {change}: {arms[0].messages[0]}", flush=True)
         values = [vars(Arm.of(result)) for result in (begun, *arms)]
         done.write_text(json.dumps(values))
@@ -102,42 +129,33 @@ def _pair(
 
 def _candidates(steps: int, seed: int, change: str) -> tuple[list[Candidate], list[Candidate]]:
     """Return the candidates before and after a change of one of them."""
-    everything = Digits(steps).candidates
+    everything = _generated(steps, 0)
     place = int(np.random.default_rng(seed).integers(len(everything)))
     without = [c for i, c in enumerate(everything) if i != place]
     if change == "added":
         return without, everything
     if change == "removed":
         return everything, without
-    other = _regenerated(steps).candidates[place]
+    other = _generated(steps, 1)[place]
     return [other if i == place else c for i, c in enumerate(everything)], everything
 
 
-def _regenerated(steps: int) -> Any:
-    from synque_select.recipes.digits import DigitsTask
-    from synque_select.recipes.options import FitOptions
-
-    return DigitsTask(FitOptions(n_distinct=400, max_steps=steps, batch_size=32), seed=1)
+@lru_cache
+def _generated(steps: int, seed: int) -> list[Candidate]:
+    fit = FitOptions(n_distinct=400, max_steps=steps, batch_size=32)
+    return DigitsTask(fit, seed=seed).candidates
 
 
 def _study(
-    given: argparse.Namespace,
-    folder: Path,
-    seed: int,
-    candidates: Sequence[Candidate],
-    *,
-    n_trials: int,
-    reuse: bool,
+    given: argparse.Namespace, folder: Path, candidates: Sequence[Candidate], options: TuneOptions
 ) -> TuningResult:
-    task = Digits(given.steps, candidates)
+    cache, seed = given.out / "cache", options.seed
     return tune_mixture(
         Perceptron,
-        TaskDataModule(task, replicate=seed, seed=seed),
+        TaskDataModule(Digits(given.steps, candidates), replicate=seed, seed=seed),
         max_steps=given.steps,
-        options=TuneOptions(n_trials=n_trials, pruner="none", seed=seed, reuse=reuse),
-        scorer=Scorer(
-            ["mmd"], encoder=task.encoder, cache_dir=given.out / "cache", seed=seed, progress=False
-        ),
+        options=options,
+        scorer=Scorer(["mmd"], encoder=Pixels(), cache_dir=cache, seed=seed, progress=False),
         store=folder / "records.sqlite",
         trainer_options={"accelerator": "cpu"},
         progress=False,
