@@ -301,8 +301,8 @@ def tell_reused(
     if not finished:
         return
     probes = [Mixture.equal([name], "probe") for name in names]
-    found = fits.find(model_factory, probes, finished=finished.get, stop_after=stop_after)
-    missing = [name for name, fit in zip(names, found, strict=True) if fit is None]
+    fits_of = fits.find(model_factory, probes, finished=finished.get, stop_after=stop_after)
+    missing = [name for name, fit in zip(names, fits_of, strict=True) if fit is None]
     if len(missing) < len(names):
         rank_zero_info(_reused_sentence(len(names) - len(missing), names, missing))
 

@@ -332,16 +332,16 @@ class ShortFits:
         with seeded(self.options.seed):
             module = model_factory()
             weights = weights_sha256(module)
-        found: list[tuple[ShortFit, JsonObject] | None] = []
+        fits: list[tuple[ShortFit, JsonObject] | None] = []
         for mixture in mixtures:
             with seeded(self.options.seed):
                 planned = self._planned(mixture, module, weights, stop_after)
             fit = _known(planned.fit_id, finished)
             if fit is None:
-                found.append(None)
+                fits.append(None)
             else:
-                found.append((fit, self._key_of(planned, fit, type(module), stop_after)))
-        return found
+                fits.append((fit, self._key_of(planned, fit, type(module), stop_after)))
+        return fits
 
     def drawn_sha256(self, name: str) -> str:
         """Hash the examples of a candidate that a fit on it alone draws, without transforms.

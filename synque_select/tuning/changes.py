@@ -15,8 +15,8 @@ class Content(NamedTuple):
     """Hashes of a candidate.
 
     Args:
-        views: Of what proxies see of it.
-        drawn: Of the examples that a fit on it alone draws, with their labels.
+        views: Hash of what proxies see of it.
+        drawn: Hash of the examples that a fit on it alone draws, with their labels.
     """
 
     views: str

@@ -144,10 +144,10 @@ class Reuse:
         return Beginning(points, [self._frozen(one) for one in (*reused, *priors)], summary)
 
     def _old_study(self, storage: BaseStorage, stamp: JsonObject) -> _OldStudy | None:
-        found = newest_comparable(storage, self.study, stamp)
-        if found is None:
+        newest = newest_comparable(storage, self.study, stamp)
+        if newest is None:
             return None
-        study, before = found
+        study, before = newest
         usable = [trial for trial in study.get_trials(deepcopy=False) if _is_usable(trial)]
         return _OldStudy(study.study_name, usable, changes_between(before, self.contents))
 
@@ -158,12 +158,12 @@ class Reuse:
         records = known_records(self.store, "probe")
         finished = {str(r.details.get("probe")): r for r in records}
         mixtures = [Mixture.equal([name], "probe") for name in self.space.names]
-        found = self.fits.find(self.model_factory, mixtures, finished=finished.get)
+        known = self.fits.find(self.model_factory, mixtures, finished=finished.get)
         return [
             _Earlier(
                 f"probe of {mixture.names[0]}", mixture, fit[0].metrics[self.fits.monitor], fit=fit
             )
-            for mixture, fit in zip(mixtures, found, strict=True)
+            for mixture, fit in zip(mixtures, known, strict=True)
             if fit is not None
         ]
 
@@ -191,8 +191,8 @@ class Reuse:
         for group in by_parameters.values():
             make = partial(self.model_factory, **group[0].hyper_parameters)
             mixtures = [earlier.mixture for earlier in group]
-            found = self.fits.find(make, mixtures, finished=finished.get)
-            for earlier, fit in zip(group, found, strict=True):
+            known = self.fits.find(make, mixtures, finished=finished.get)
+            for earlier, fit in zip(group, known, strict=True):
                 if fit is not None:
                     value = fit[0].metrics[self.fits.monitor]
                     # what is left of its mixture may be one that something else has trained on

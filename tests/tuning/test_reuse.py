@@ -148,8 +148,8 @@ def test_probes_of_the_other_candidates_stay_valid(tmp_path, capfd, caplog, how)
     assert again == probes(tmp_path, changed(how), "other.sqlite")
     n = len(again)
     rest = f"; trained now: {TRAINED[how][0]}" if TRAINED[how] else ""
-    said = f"{n - len(TRAINED[how])} of {n} probes are reused from the run store{rest}"
-    assert said in caplog.text
+    sentence = f"{n - len(TRAINED[how])} of {n} probes are reused from the run store{rest}"
+    assert sentence in caplog.text
 
 
 @pytest.mark.parametrize("how", KINDS)
@@ -321,9 +321,9 @@ def test_what_is_reused_is_said_and_shown(tmp_path, caplog):
         result = tune(tmp_path, changed("regenerated"), n_trials=3)
     n_first = len(first.trials)
     n = sum(CHANGED not in trial.weights for trial in first.trials)
-    said = result.messages[0]
-    assert said in caplog.text
-    assert said == (
+    sentence = result.messages[0]
+    assert sentence in caplog.text
+    assert sentence == (
         f"5 of 5 probes and {n} of {n_first} trials of study {first.study_name} are reused as "
         f"measured, {len(result.priors)} others are priors for the sampler (regenerated: {CHANGED})"
     )
