@@ -15,10 +15,17 @@ if TYPE_CHECKING:
     from synque_select.callbacks.pytorch_lightning import (
         ProxyCorrelationCallback,
         PruningCallback,
+        ReselectionCallback,
         SelectionCallback,
     )
 
-__all__ = ["ProbeRunner", "ProxyCorrelationCallback", "PruningCallback", "SelectionCallback"]
+__all__ = [
+    "ProbeRunner",
+    "ProxyCorrelationCallback",
+    "PruningCallback",
+    "ReselectionCallback",
+    "SelectionCallback",
+]
 
 __getattr__ = lazy_names(
     __name__,
@@ -26,6 +33,7 @@ __getattr__ = lazy_names(
         "ProbeRunner": "correlation",
         "ProxyCorrelationCallback": "pytorch_lightning",
         "PruningCallback": "pytorch_lightning",
+        "ReselectionCallback": "pytorch_lightning",
         "SelectionCallback": "pytorch_lightning",
     },
 )

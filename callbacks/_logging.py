@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from traceback import walk_tb
@@ -32,6 +32,7 @@ __all__ = [
     "LoggedTable",
     "log_figure",
     "log_mixture",
+    "log_numbers",
     "log_table",
     "log_text",
     "warn_of_failed_logger",
@@ -64,6 +65,13 @@ def log_table(trainer: AnyTrainer, name: str, table: LoggedTable) -> None:
     that fails causes a warning, and training continues.
     """
     _for_each_logger(trainer, name, lambda logger: _log_table(logger, name, table, trainer))
+
+
+def log_numbers(trainer: AnyTrainer, numbers: Mapping[str, float]) -> None:
+    """Log numbers at the current step to every logger; called on rank 0."""
+    step = trainer.global_step
+    for_logger = lambda logger: logger.log_metrics(dict(numbers), step=step)  # noqa: E731
+    _for_each_logger(trainer, ", ".join(numbers), for_logger)
 
 
 def log_figure(trainer: AnyTrainer, name: str, figure: Figure) -> None:

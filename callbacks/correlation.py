@@ -12,6 +12,7 @@ from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
 
 from synque_select.callbacks._checks import CheckedCallback, require_datamodule, require_single
 from synque_select.callbacks._logging import Cell, LoggedTable, log_figure, log_table
+from synque_select.callbacks.reselection import reselection_of
 from synque_select.callbacks.selection import BaseSelectionCallback
 from synque_select.errors import DependencyError, LightningError
 from synque_select.proxies.registry import ProxySpec, resolve_suite
@@ -115,7 +116,9 @@ class BaseProxyCorrelationCallback(CheckedCallback[TrainerT, ModuleT]):
     proxies score a seeded sample of the mixture together with the candidates; it is as large as the
     weights allow without repeating an example. The metrics are those in `trainer.callback_metrics`
     after the last validation; if training continued after it, the record's details say so. A
-    resumed run leaves one record, whenever it was killed. With several ranks, the others wait for
+    resumed run leaves one record, whenever it was killed. A run with a `ReselectionCallback` is
+    recorded with the mixture that it began with and all weights, and is compared with runs of the
+    same policy only, unless that is `static`. With several ranks, the others wait for
     rank 0, without the timeout of a collective operation.
 
     Args:
@@ -375,7 +378,7 @@ class BaseProxyCorrelationCallback(CheckedCallback[TrainerT, ModuleT]):
         )
 
     def _key(self, trainer: TrainerT, pl_module: ModuleT, ranking: Ranking) -> JsonObject:
-        return comparability_key(
+        key = comparability_key(
             task=self._task_of(pl_module),
             validation=_validation_of(trainer),
             monitor=self._recorded_monitor(trainer),
@@ -387,6 +390,9 @@ class BaseProxyCorrelationCallback(CheckedCallback[TrainerT, ModuleT]):
             hyper_parameters=hyper_parameters(trainer, pl_module),
             ranking=ranking,
         )
+        reselection = reselection_of(trainer)
+        # a run whose weights change is not one on the mixture that it began with
+        return key if reselection is None else {**key, **reselection.key}
 
     def _details(
         self, trainer: TrainerT, selection: AnySelectionCallback, ranking: Ranking
@@ -397,6 +403,9 @@ class BaseProxyCorrelationCallback(CheckedCallback[TrainerT, ModuleT]):
             "validated_at_step": self._validated_at,
             "final_step": trainer.global_step,
         }
+        reselection = reselection_of(trainer)
+        if reselection is not None and reselection.trajectory is not None:
+            details["weights"] = reselection.trajectory.to_dict()
         if self._metrics and self._validated_at != trainer.global_step:
             details["note"] = (
                 f"the last validation was at step {self._validated_at} of {trainer.global_step}, "

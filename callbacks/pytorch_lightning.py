@@ -6,9 +6,15 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 
 from synque_select.callbacks.correlation import BaseProxyCorrelationCallback
 from synque_select.callbacks.pruning import BasePruningCallback
+from synque_select.callbacks.reselection import BaseReselectionCallback
 from synque_select.callbacks.selection import BaseSelectionCallback
 
-__all__ = ["ProxyCorrelationCallback", "PruningCallback", "SelectionCallback"]
+__all__ = [
+    "ProxyCorrelationCallback",
+    "PruningCallback",
+    "ReselectionCallback",
+    "SelectionCallback",
+]
 
 
 class SelectionCallback(BaseSelectionCallback[Trainer, LightningModule], Callback):
@@ -20,6 +26,18 @@ class SelectionCallback(BaseSelectionCallback[Trainer, LightningModule], Callbac
         >>> callback = SelectionCallback(proxies=["mmd"], top_k=2)
         >>> callback.ranking is None
         True
+    """
+
+
+class ReselectionCallback(BaseReselectionCallback[Trainer, LightningModule], Callback):
+    """Changes the weights of the mixture while the model trains, as a policy decides.
+
+    A Callback of `pytorch_lightning`; `BaseReselectionCallback` describes arguments and attributes.
+
+    Example:
+        >>> callback = ReselectionCallback(every_n_steps=50, policy="static")
+        >>> callback.policy.id
+        'static'
     """
 
 

@@ -13,6 +13,7 @@ from synque_select.utils.lazy_names import lazy_names
 if TYPE_CHECKING:
     from synque_select.callbacks.pytorch_lightning import (
         ProxyCorrelationCallback,
+        ReselectionCallback,
         SelectionCallback,
     )
     from synque_select.data.candidate import Candidate, RealSample
@@ -59,6 +60,7 @@ __all__ = [
     "ProxyScores",
     "Ranking",
     "RealSample",
+    "ReselectionCallback",
     "Run",
     "Runs",
     "Scorer",
@@ -99,6 +101,7 @@ _MODULES = {
     "ProxyScores": "proxies.base",
     "Ranking": "types",
     "RealSample": "data.candidate",
+    "ReselectionCallback": "callbacks.pytorch_lightning",
     "Run": "records.runs",
     "Runs": "records.runs",
     "Scorer": "selection.scorer",

@@ -23,6 +23,7 @@ _callbacks: Any = importlib.import_module(_CALLBACKS[PACKAGE])
 
 ProxyCorrelationCallback: Any = _callbacks.ProxyCorrelationCallback
 PruningCallback: Any = _callbacks.PruningCallback
+ReselectionCallback: Any = _callbacks.ReselectionCallback
 SelectionCallback: Any = _callbacks.SelectionCallback
 SynqueDataModule: Any = importlib.import_module(_LIBRARY[PACKAGE]).SynqueDataModule
 

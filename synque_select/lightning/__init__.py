@@ -19,6 +19,7 @@ except ModuleNotFoundError as error:
 from synque_select.callbacks.lightning import (
     ProxyCorrelationCallback,
     PruningCallback,
+    ReselectionCallback,
     SelectionCallback,
 )
 from synque_select.experiment.lightning import TaskDataModule
@@ -27,6 +28,7 @@ from synque_select.training.lightning import SynqueDataModule
 __all__ = [
     "ProxyCorrelationCallback",
     "PruningCallback",
+    "ReselectionCallback",
     "SelectionCallback",
     "SynqueDataModule",
     "TaskDataModule",

@@ -9,7 +9,7 @@ from typing import ClassVar, TypeAlias
 
 from synque_select.data.preview import cut_at_word
 from synque_select.errors import RecordError
-from synque_select.report.charts import DotChart, MapChart, PlotChart
+from synque_select.report.charts import Chart
 from synque_select.report.table import Table
 from synque_select.types import ShownView
 from synque_select.utils.data_uri import data_uri
@@ -65,7 +65,7 @@ class TableBlock:
 class Charts:
     """Charts side by side, where the page is wide enough."""
 
-    charts: tuple[DotChart | PlotChart | MapChart, ...]
+    charts: tuple[Chart, ...]
     kind: ClassVar[str] = "charts"
 
 

@@ -6,11 +6,14 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, TypeAlias
 
 from synque_select.report.formats import format_number
 
 __all__ = [
+    "AreaChart",
+    "AreaLayer",
+    "Chart",
     "DotChart",
     "DotRow",
     "Legend",
@@ -231,6 +234,47 @@ class PlotChart:
 
 
 @dataclass(frozen=True)
+class AreaLayer:
+    """A layer of stacked areas.
+
+    Args:
+        name: What it is about.
+        detail: Its values in words.
+        points: Corners in percent as SVG has them, "x,y x,y".
+    """
+
+    name: str
+    detail: str
+    points: str
+
+
+@dataclass(frozen=True)
+class AreaChart:
+    """Shares of a whole over an axis, as areas on top of each other.
+
+    Args:
+        title: Title.
+        subtitle: What stands under the title.
+        x_label: Name of the horizontal axis.
+        y_label: Name of the vertical axis.
+        x_ticks: Ticks of the horizontal axis.
+        y_ticks: Ticks of the vertical axis, in percent from the top.
+        layers: The layers, from the bottom.
+        notes: Sentences below the chart.
+    """
+
+    title: str
+    subtitle: str
+    x_label: str
+    y_label: str
+    x_ticks: tuple[Tick, ...]
+    y_ticks: tuple[Tick, ...]
+    layers: tuple[AreaLayer, ...]
+    notes: tuple[str, ...] = ()
+    kind: ClassVar[str] = "areas"
+
+
+@dataclass(frozen=True)
 class MapSet:
     """The points of one set as an SVG path of dots."""
 
@@ -276,3 +320,6 @@ class MapChart:
             for a, b in points
         )
         return "".join(f"M{a} {b}h0" for a, b in placed)
+
+
+Chart: TypeAlias = DotChart | PlotChart | AreaChart | MapChart

@@ -11,7 +11,7 @@ from importlib import resources
 from typing import TYPE_CHECKING
 
 from synque_select.report.blocks import Block
-from synque_select.report.charts import DotChart, MapChart, PlotChart
+from synque_select.report.charts import Chart
 from synque_select.report.summary import Summary
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ _PIECES = re.compile(r"`([^`\n]+)`|((?<![\w-])--[a-z][a-z-]*[a-z])|([^`-]+|[`-])
 def page_html(
     summary: Summary,
     *,
-    charts: Sequence[DotChart | PlotChart | MapChart] = (),
+    charts: Sequence[Chart] = (),
     sections: Sequence[Block] = (),
     markdown: str = "",
 ) -> str:

@@ -15,7 +15,8 @@ from synque_select.records.ranking_file import load_ranking
 from synque_select.records.run_folder import file_beside, read_json
 from synque_select.records.run_info import load_run_info
 from synque_select.records.runs import Runs
-from synque_select.types import Findings, Ranking, RunInfo
+from synque_select.records.weights_file import WEIGHTS, load_weights
+from synque_select.types import Findings, Ranking, RunInfo, WeightTrajectory
 from synque_select.utils.json_types import JsonObject
 from synque_select.utils.validation import kind_of
 from synque_select.utils.wording import counted
@@ -28,6 +29,7 @@ _FILES = (
     *_FINDINGS,
     "result.json",
     "study.json",
+    WEIGHTS,
     "correlations.json",
     "map.json",
     "examples.json",
@@ -46,6 +48,7 @@ class RunContent:
         result: The result of an experiment.
         correlations: Proxies against validation, one entry per comparability key and kind.
         study: The content of `study.json`.
+        weights: The weights of a training in which they change.
         map: The content of `map.json`.
         examples: The content of `examples.json`.
         files: Part to the file that it was read from.
@@ -59,6 +62,7 @@ class RunContent:
     result: ExperimentResult | None = None
     correlations: tuple[KeyCorrelations, ...] = ()
     study: JsonObject | None = None
+    weights: WeightTrajectory | None = None
     map: JsonObject | None = None
     examples: JsonObject | None = None
     files: Mapping[str, Path] = field(default_factory=dict)
@@ -98,6 +102,7 @@ def load_run(path: str | Path) -> RunContent:
         result=load_result(path) if "result.json" in files else None,
         correlations=tuple(load_correlations(path)) if "correlations.json" in files else (),
         study=_object(files.get("study.json")),
+        weights=load_weights(path) if WEIGHTS in files else None,
         map=_object(files.get("map.json")),
         examples=_object(files.get("examples.json")),
         files=files,

@@ -30,7 +30,7 @@ from synque_select.report.blocks import (
     limited,
     shown_example,
 )
-from synque_select.report.charts import DotChart, MapChart, PlotChart
+from synque_select.report.charts import Chart, DotChart, PlotChart
 from synque_select.report.correlation_tables import (
     correlation_table,
     correlation_tables,
@@ -65,6 +65,7 @@ from synque_select.report.run_content import RunContent
 from synque_select.report.study_tables import study_table
 from synque_select.report.summary import INPUTS_ONLY, measured_reliability, notes_on_data
 from synque_select.report.table import Column, Table
+from synque_select.report.weight_sections import weights_section
 from synque_select.types import (
     Gaps,
     LabelCheck,
@@ -116,10 +117,10 @@ _UNKNOWN_COMMAND = (
 _T = TypeVar("_T")
 
 
-def top_charts(content: RunContent) -> tuple[DotChart | PlotChart | MapChart, ...]:
+def top_charts(content: RunContent) -> tuple[Chart, ...]:
     """Return the charts at the top of the page, at most three."""
     ranking, result = content.ranking, content.result
-    charts: list[DotChart | PlotChart | MapChart | None] = []
+    charts: list[Chart | None] = []
     if ranking is not None:
         charts.append(order_chart(ranking, _MOST_AT_TOP))
     if result is not None and result.arms:
@@ -174,6 +175,8 @@ def sections_of(content: RunContent) -> list[Block]:
     if content.study is not None:
         study = content.study
         sections.append(_guard(content, "study.json", lambda: _study_section(study)))
+    if content.weights is not None:
+        sections.append(weights_section(content.weights))
     if content.correlations:
         sections.append(_keys_section(content.correlations, is_detail=has_probes))
     sections += _findings(content)

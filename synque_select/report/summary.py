@@ -155,6 +155,7 @@ def _headline(content: RunContent) -> tuple[str, str]:
             "result.json": "Result of an experiment",
             "study.json": "Search for a mixture",
             "correlations.json": "Proxies against validation",
+            "weights.json": "Weights that changed in training",
         }
         return next((w for f, w in kinds.items() if f in content.files), "Candidates"), ""
     if ranking.decision is None:

@@ -507,8 +507,13 @@ class BaseSynqueDataModule(Generic[TrainerT, DataModuleT]):
         return self._changing.change(
             weights,
             step=self.trainer.global_step,
-            trained=self._position.trained(*self._progress),
+            trained=self.trained_draws,
         )
+
+    @property
+    def trained_draws(self) -> int:
+        """Number of draws, over all ranks, that this training has been trained on."""
+        return self._position.trained(*self._progress)
 
     @property
     def weight_changes(self) -> tuple[WeightChange, ...]:

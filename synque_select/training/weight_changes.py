@@ -133,10 +133,11 @@ class WeightTable:
     @property
     def changes(self) -> tuple[WeightChange, ...]:
         """All changes."""
-        rows = zip(self._draws.T.tolist(), self._weights.tolist(), strict=True)
+        n = len(self)
+        rows = zip(self._draws[:, :n].T.tolist(), self._weights[:n].tolist(), strict=True)
         return tuple(
             WeightChange(draw, step, dict(zip(self.candidates, weights, strict=True)), trained)
-            for (draw, step, trained), weights in (next(rows) for _ in range(len(self)))
+            for (draw, step, trained), weights in rows
         )
 
     def number_at(self, draw: int) -> int:

@@ -35,6 +35,7 @@ from synque_select.types.run_record import (
     labeled_name,
     surrogate_name,
 )
+from synque_select.types.weight_trajectory import WeightPoint, WeightTrajectory
 
 __all__ = [
     "AnswerEvidence",
@@ -66,6 +67,8 @@ __all__ = [
     "SampleSizeAnalysis",
     "ShownGap",
     "ShownView",
+    "WeightPoint",
+    "WeightTrajectory",
     "is_surrogate",
     "labeled_name",
     "surrogate_name",

@@ -22,6 +22,8 @@ from synque_select.report.blocks import (
     TableBlock,
 )
 from synque_select.report.charts import (
+    AreaChart,
+    AreaLayer,
     DotChart,
     DotRow,
     MapChart,
@@ -56,6 +58,16 @@ BLOCKS = (
                 (PlotPoint(1.0, 2.0, HOSTILE, HOSTILE),),
                 legend=(("on", HOSTILE),),
             ),
+            AreaChart(
+                HOSTILE,
+                HOSTILE,
+                HOSTILE,
+                HOSTILE,
+                (Tick(1.0, HOSTILE),),
+                (Tick(1.0, HOSTILE),),
+                (AreaLayer(HOSTILE, HOSTILE, "0,0 1,0 1,1"),),
+                (HOSTILE,),
+            ),
             MapChart(
                 HOSTILE, (MapSet(HOSTILE, "M1 1h0", "on"),), has_filter=True, notes=(HOSTILE,)
             ),
@@ -87,7 +99,7 @@ def test_hostile_values_stay_texts_wherever_they_are():
     assert not any("onload" in attributes for _, attributes in page.tags)
     assert SCRIPT not in page.script
     at_top = 2 + 1 + 1 + 4 + 1  # title and headline, name, rest, weight, point, Markdown
-    in_charts = (2 + 3) + (2 + 1 + 2 + 2 + 1) + (1 + 1 + 1 + 1)
+    in_charts = (2 + 3) + (2 + 1 + 2 + 2 + 1) + (2 + 2 + 2 + 2 + 1 + 1) + (1 + 1 + 1 + 1)
     # paragraphs, both tables, charts, code, columns, examples, points
     n_in_blocks = 2 + 4 + 2 + in_charts + 2 + 2 + 3 + 3
     assert page.words.count(HOSTILE) == at_top + 1 + 2 * (1 + n_in_blocks)

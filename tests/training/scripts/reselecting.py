@@ -1,0 +1,96 @@
+"""A run whose weights change, which can be killed and started again, on one rank or on two.
+
+Usage: reselecting.py FOLDER DEVICES [NTH DELAY_S]; started by test_reselection_resume.py. Every
+batch goes into FOLDER/rank<r>.jsonl at once. With NTH, all ranks are killed DELAY_S after rank 0
+has begun its NTH batch.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tests.lightning_package import ReselectionCallback, SynqueDataModule, pl
+from tests.training.tiny import LETTERS, TinyModel, candidates, collate, real_sample, trainer
+
+MAX_STEPS, EVERY, SAVED_EVERY = 24, 5, 3
+START = {"near": 0.4, "mixed": 0.2, "far": 0.2, "odd": 0.2}
+
+
+class Model(TinyModel):
+    """Has dropout, so that its random state counts, and writes what it is trained on."""
+
+    file: Any = None
+    kill_at: tuple[int, float] | None = None
+    n_batches = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dropout = torch.nn.Dropout(0.2)
+        self.norm = torch.nn.BatchNorm1d(len(LETTERS))
+
+    def training_step(self, batch: Any, index: int) -> torch.Tensor:
+        inputs, labels, names = batch
+        if self.training:
+            self._write(names)
+        logits = self.layer(self.dropout(self.norm(inputs)))
+        return torch.nn.functional.cross_entropy(logits, labels)
+
+    def _write(self, names: list[str]) -> None:
+        event = {"pid": os.getpid(), "step": self.trainer.global_step, "texts": names}
+        self.file.write(json.dumps(event) + "\n")
+        self.file.flush()
+        Model.n_batches += 1
+        if self.kill_at is not None and self.kill_at[0] == self.n_batches:
+            # the processes of this run are a group of their own
+            kill = threading.Timer(self.kill_at[1], os.killpg, (os.getpgrp(), signal.SIGKILL))
+            kill.start()
+        time.sleep(0.01)
+
+
+def main(folder: Path, devices: int) -> None:
+    pl.seed_everything(0, verbose=False)
+    datamodule = SynqueDataModule(
+        candidates(), real_sample(), mixture=START, batch_size=8 // devices, collate_fn=collate
+    )
+    callback = ReselectionCallback(EVERY, os.environ.get("POLICY", "odm"), budget=0.3)
+    saver = pl.callbacks.ModelCheckpoint(
+        folder / "checkpoints", every_n_train_steps=SAVED_EVERY, save_last=True, monitor=None
+    )
+    run = trainer(
+        folder,
+        callback,
+        saver,
+        devices=devices,
+        strategy="ddp" if devices > 1 else "auto",
+        enable_checkpointing=True,
+        limit_val_batches=0,
+        max_epochs=-1,
+        max_steps=MAX_STEPS,
+        accumulate_grad_batches=2,
+    )
+    rank = int(os.environ.get("LOCAL_RANK", "0"))
+    Model.file = (folder / f"rank{rank}.jsonl").open("a")
+    model = Model()
+    run.fit(model, datamodule=datamodule, ckpt_path="last")
+    state = {
+        "weights": {name: value.tolist() for name, value in model.state_dict().items()},
+        "points": callback.trajectory.to_dict()["points"],
+        "policy": dict(callback.policy.state_dict()) if rank == 0 else None,
+        "run_dir": str(callback.run_dir),
+    }
+    (folder / f"done{rank}.json").write_text(json.dumps(state))
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 3 and os.environ.get("LOCAL_RANK", "0") == "0":
+        Model.kill_at = (int(sys.argv[3]), float(sys.argv[4]))
+    main(Path(sys.argv[1]), int(sys.argv[2]))
