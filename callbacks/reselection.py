@@ -485,8 +485,8 @@ class BaseReselectionCallback(CheckedCallback[TrainerT, ModuleT]):
 
 def reselection_of(trainer: AnyTrainer) -> AnyReselectionCallback | None:
     """Return the trainer's ReselectionCallback; None if it has none."""
-    found = (c for c in callbacks_of(trainer) if isinstance(c, BaseReselectionCallback))
-    return next(found, None)
+    callbacks = (c for c in callbacks_of(trainer) if isinstance(c, BaseReselectionCallback))
+    return next(callbacks, None)
 
 
 def _selection(trainer: AnyTrainer) -> BaseSelectionCallback[Any, Any] | None:
