@@ -11,13 +11,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
+import numpy as np
 from torch.utils.data import ConcatDataset, Dataset
 
 from synque_select.data.candidate import Candidate, check_not_drawn
+from synque_select.data.contamination import duplicates_in
 from synque_select.data.groups import GroupSelector
 from synque_select.data.sources import load_candidates, load_real
 from synque_select.data.views import Selector
-from synque_select.errors import ConfigError
+from synque_select.errors import ConfigError, DataError
 from synque_select.generation.comparison import Comparison, check_suite, compare, rehearsal
 from synque_select.generation.ledger import MeteredLLM, Spent
 from synque_select.generation.options import ImproveOptions
@@ -85,7 +87,8 @@ def improve(
             arguments.
         run_dir: Directory of the run: `improve.json`, `round-N.jsonl` of each kept round,
             `improved.jsonl` with all examples to train on, and the answers.
-        others: Other candidates, which may cover real examples that this one does not.
+        others: Other candidates, which may cover real examples that this one does not; the
+            candidate itself may be among them, as in a glob.
         reasoner: The model that writes rubrics; None for the generator.
         view: What is compared, as for `rank`; of a text.
         real_view: View of the real sample; None as `view`.
@@ -128,10 +131,14 @@ def improve(
     sample = load_real(real, view=view if real_view is None else real_view, real_groups=real_groups)
     if data.modality != "text" or sample.modality != "text":
         raise ConfigError(f"{data.where}: improve writes texts, and the view is an image")
+    halves = split_real(sample, options.seed)
+    records = as_records(data)
+    own = _without_copies(records, halves)
     loop = _Loop(
-        data=as_records(data),
+        data=own,
+        n_copies=len(records) - len(own),
         others=rest,
-        halves=split_real(sample, options.seed),
+        halves=halves,
         engines=_engines(generator, reasoner),
         files=RunFiles(run_dir),
         options=options,
@@ -142,6 +149,19 @@ def improve(
         for engine, spec in zip(loop.engines, (generator, reasoner), strict=True):
             if engine is not spec:
                 engine.close()
+
+
+def _without_copies(data: Candidate, halves: RealHalves) -> Candidate:
+    """Leave out copies of real examples: prompts would quote them, and the old data profit."""
+    is_copy = duplicates_in(data, halves.shown) | duplicates_in(data, halves.held_out)
+    if not is_copy.any():
+        return data
+    if len(data) - is_copy.sum() < _LEAST_NEW:
+        raise DataError(
+            f"{data.where}: {is_copy.sum():,} of {counted(len(data), 'example')} are copies or "
+            f"near copies of real examples, and fewer than {_LEAST_NEW} others are left to improve"
+        )
+    return data.without(np.flatnonzero(is_copy).tolist())
 
 
 def _check_engine(role: str, spec: LLMSpec | None) -> None:
@@ -167,10 +187,14 @@ def _candidates(
     check_not_drawn(loaded, "improve")
     if isinstance(others, Sequence) and not isinstance(others, str) and not others:
         return loaded
-    rest = load_candidates(others, view=view, label=label)
-    if loaded[0].name in {one.name for one in rest}:
-        raise ConfigError(f"{loaded[0].name} is the candidate, and in others as well: leave it out")
-    return [*loaded, *rest]
+    own = loaded[0]
+    rest = [one for one in load_candidates(others, view=view) if one.content != own.content]
+    if own.name in {one.name for one in rest}:
+        raise ConfigError(
+            f"{own.name} is the name of the candidate, and of another one with other content in "
+            "others: give them different names"
+        )
+    return [own, *rest]
 
 
 def _engines(generator: LLMSpec, reasoner: LLMSpec | None) -> tuple[BaseLLM, BaseLLM]:
@@ -183,7 +207,8 @@ class _Loop:
     """The state of a run.
 
     Args:
-        data: The candidate; from then on, the data so far.
+        data: The candidate without copies of real examples; from then on, the data so far.
+        n_copies: Number of these copies.
         others: The other candidates.
         halves: The real sample.
         engines: The generator and the reasoner.
@@ -192,6 +217,7 @@ class _Loop:
     """
 
     data: Candidate
+    n_copies: int
     others: Sequence[Candidate]
     halves: RealHalves
     engines: tuple[BaseLLM, BaseLLM]
@@ -228,6 +254,7 @@ class _Loop:
     def _nothing_yet(self) -> Improvement:
         return Improvement(
             candidate=self.before.name,
+            n_copies=self.n_copies,
             n_before=len(self.before),
             n_after=len(self.before),
             n_shown=len(self.halves.shown),
@@ -338,7 +365,7 @@ class _Loop:
             kept=kept,
             decision=self._decision(compared),
             spent=self._spent_since(result),
-            notes=(note,) if note else (),
+            notes=self._notes(note, result),
         )
 
     def _compared(self, records: Sequence[Record], number: int) -> Comparison | None:
@@ -374,6 +401,12 @@ class _Loop:
             f"Shown to be nearer to the real data {where}, at an error of "
             f"{percent(self.options.error)} over all rounds: {what}{_AGREED}."
         )
+
+    def _notes(self, note: str, result: Improvement) -> tuple[str, ...]:
+        """Return what is new to say: the note of the round, and those of the engines."""
+        told = [one for part in result.rounds for one in part.notes]
+        notes = [*([note] if note else []), *self.reasoner.notes, *self.generator.notes]
+        return tuple(dict.fromkeys(one for one in notes if one not in told))
 
     def _spent_since(self, result: Improvement) -> Spent:
         total = self.files.ledger.spent(self.options.prices_of_roles)

@@ -33,7 +33,8 @@ class Round:
         kept: Whether the new examples were kept.
         decision: The decision in words.
         spent: What the round cost.
-        notes: What a reader must know, such as that no rubric could be written.
+        notes: What a reader must know, such as that no rubric could be written, or what the server
+            refused.
     """
 
     number: int
@@ -49,9 +50,10 @@ class Round:
 
     def __str__(self) -> str:
         dropped = f"; dropped: {dropped_words(self.dropped)}" if self.dropped else ""
+        notes = "".join(f" Note: {note.rstrip('.')}." for note in self.notes)
         return (
             f"round {self.number}: {self.n_new:,} of {counted(self.n_asked, 'example')} "
-            f"used{dropped}. {self.decision}"
+            f"used{dropped}. {self.decision}{notes}"
         )
 
     def to_dict(self) -> dict[str, Json]:
@@ -111,7 +113,9 @@ class Improvement:
 
     Args:
         candidate: Name of the candidate.
-        n_before: Number of its examples before the first round.
+        n_copies: Number of its examples that are copies or near copies of real examples. They are
+            left out of prompts, comparisons and the file to train on.
+        n_before: Number of its other examples, before the first round.
         n_after: Number of examples after the last one.
         n_shown: Number of real examples that models were shown.
         n_held_out: Number of real examples that decided.
@@ -126,6 +130,7 @@ class Improvement:
     """
 
     candidate: str
+    n_copies: int
     n_before: int
     n_after: int
     n_shown: int
@@ -186,6 +191,9 @@ class Improvement:
             f"{self.n_held_out:,} others decided (split with seed {self.seed}).",
             f"Cost: {self.spent}.",
         ]
+        if self.n_copies:
+            copies = counted(self.n_copies, "example of the candidate", "examples of the candidate")
+            lines.append(f"{copies}, copies or near copies of real ones, were left out.")
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Json]:
@@ -208,6 +216,7 @@ class Improvement:
         fields.version(_VERSION)
         return cls(
             fields.text("candidate"),
+            fields.integer("n_copies", least=0),
             fields.count("n_before"),
             fields.count("n_after"),
             fields.count("n_shown"),

@@ -39,6 +39,8 @@ __all__ = ["Draft", "RoundCost", "Writer"]
 
 _GAPS_PER_CALL = 5
 _EXAMPLES_PER_CALL = 3
+# each answer of a rubric may have to be repaired twice
+_ATTEMPTS = 3
 # length of a typical point, to estimate prompts before the rubric is written
 _POINT = "x" * 160
 
@@ -52,7 +54,8 @@ class RoundCost:
         n_calls: Number of calls of the generator that are left to make.
         n_input: Number of tokens in their prompts.
         n_output: Maximum number of tokens in their answers.
-        money: What this costs at the given prices; None without.
+        money: What this costs at most at the given prices, with every answer of the rubric repaired
+            twice; None without prices.
     """
 
     rubric: RubricCost
@@ -66,7 +69,11 @@ class RoundCost:
         n_calls = rounds * (self.rubric.n_prompts + self.n_calls)
         n_input = rounds * (self.rubric.n_input + self.n_input)
         n_output = rounds * (self.rubric.n_output + self.n_output)
-        paid = "" if self.money is None else f", {rounds * self.money:,.4g} at the given prices"
+        paid = (
+            ""
+            if self.money is None
+            else f", at most {rounds * self.money:,.4g} at the given prices"
+        )
         return (
             f"{counted(rounds, 'round')} at most: {counted(n_calls, 'call')} (more if a rubric has "
             f"to be repaired), about {n_input:,} input tokens and at most {n_output:,} output "
@@ -184,7 +191,9 @@ class Writer:
         of_rubric = money(
             rubric.n_input, rubric.n_output, prices["reasoner"], in_batches=batches[0]
         )
-        return of_rubric + money(n_input, n_output, prices["generator"], in_batches=batches[1])
+        return _ATTEMPTS * of_rubric + money(
+            n_input, n_output, prices["generator"], in_batches=batches[1]
+        )
 
     def write(
         self, draft: Draft

@@ -10,7 +10,7 @@ import pytest
 
 from synque_select.data.candidate import RealSample
 from synque_select.data.sources import load_candidates
-from synque_select.errors import ConfigError, LLMError, ProxyError, RecordError
+from synque_select.errors import ConfigError, DataError, LLMError, ProxyError, RecordError
 from synque_select.generation import Improvement, ImproveOptions, improve
 from synque_select.generation.split import split_real
 from synque_select.records.run_folder import read_json
@@ -135,6 +135,44 @@ def test_copies_of_real_examples_of_both_halves_are_dropped(tmp_path: Path):
     assert not (tmp_path / "run/improved.jsonl").exists()
 
 
+def test_copies_of_real_examples_in_the_candidate_are_left_out(tmp_path: Path):
+    halves = split_real(RealSample("real", REAL), 0)
+    leaked = [
+        f"{view}?".capitalize() for view in [*halves.held_out.views, *halves.shown.views][:50]
+    ]
+    rows = [{"text": text} for text in [*leaked, *sentences("made", 40, 3)]]
+    with WritingServer({1: "made"}) as server:
+        result = improved(tmp_path, server, candidate={"leaky": rows}, label=None)
+        with pytest.raises(DataError, match="50 of 52 examples are copies"):
+            improved(tmp_path, server, candidate={"leaky": rows[:52]}, label=None, run_dir="other")
+    assert (result.n_copies, result.n_before) == (50, 40)
+    assert "50 examples of the candidate, copies or near copies of real ones" in str(result)
+    everything = json.dumps(server.requests).casefold()
+    assert not any(str(view).casefold() in everything for view in halves.held_out.views)
+
+
+def test_the_candidate_may_be_among_the_others(tmp_path: Path):
+    with WritingServer({1: "made"}) as server:
+        result = improved(tmp_path, server, others=[tmp_path / "made.json"])
+    assert result.rounds[0].n_gaps > 0
+
+
+def test_notes_of_the_engine_are_in_the_result(tmp_path: Path):
+    with WritingServer({1: "made"}) as server:
+        respond = server._respond
+
+        def picky(body: Any, handler: Any) -> Any:
+            if "seed" in body:
+                message = "Unsupported parameter: 'seed'"
+                return 400, {"error": {"message": message, "param": "seed"}}
+            return respond(body, handler)
+
+        with FakeServer(picky) as strict:
+            result = improved(tmp_path, strict)
+    assert any("seed" in note for note in result.rounds[0].notes)
+    assert "seed" in str(result)
+
+
 def test_labels_that_the_candidate_does_not_have_are_dropped(tmp_path: Path):
     def respond(body: Any, _: Any) -> Any:
         if '{"examples"' not in body["messages"][0]["content"]:
@@ -189,11 +227,11 @@ def test_the_budget_is_checked_before_the_first_call_and_each_round(tmp_path: Pa
         with pytest.raises(ConfigError, match=r"round 1 may cost .* of max_cost=100 100 is left"):
             improved(tmp_path, server, **sizes, max_cost=100)
         assert not server.requests
-        # a round may cost 3 · 4096 + 4 · 10 and costs 7 · 5
-        result = improved(tmp_path, server, **sizes, max_cost=12_340)
+        # a round may cost 3 · 3 · 4096 + 4 · 10, and costs 7 · 5
+        result = improved(tmp_path, server, **sizes, max_cost=36_910)
         assert len(result.rounds) == 1
         assert result.rounds[0].kept
-        assert result.stopped.startswith("Stopped for its cost: round 2 may cost 1.233e+04")
+        assert result.stopped.startswith("Stopped for its cost: round 2 may cost 3.69e+04")
         assert result.spent.money == pytest.approx(35)
         assert (tmp_path / "run/improved.jsonl").exists()
         n = len(server.requests)
@@ -217,7 +255,7 @@ def test_the_cost_is_said_before_the_first_call(tmp_path: Path, capsys):
     with WritingServer({1: first}) as server:
         improved(tmp_path, server, progress=True, prices=PRICES, rounds=2)
     assert "m writes for made. 2 rounds at most: 14 calls" in errors_before[0]
-    assert "at the given prices" in errors_before[0]
+    assert "at these prices" in errors_before[0]
 
 
 def test_without_a_rubric_the_loop_goes_on_and_says_so(tmp_path: Path):
@@ -272,7 +310,7 @@ def test_what_is_refused_before_anything_is_asked(tmp_path: Path):
             ({"prices": {"scorer": {}}}, 'expected {"generator"'),
             ({"rounds": 0}, "rounds=0"),
             ({"candidate": {"a": ROWS, "b": ROWS}, "label": None}, r"found 2 candidates \(a, b\)"),
-            ({"others": {"made": ROWS}, "label": None}, "in others as well"),
+            ({"others": {"made": ROWS}, "label": None}, "made is the name of the candidate, and"),
         ):
             with pytest.raises(ConfigError, match=words):
                 improved(tmp_path, server, **more)
