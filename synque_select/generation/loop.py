@@ -40,7 +40,7 @@ from synque_select.llm.base import BaseLLM
 from synque_select.llm.registry import LLMSpec, check_llm, get_llm
 from synque_select.records.run_folder import to_jsonable
 from synque_select.utils.progress import ProgressBar
-from synque_select.utils.wording import counted, listed, percent
+from synque_select.utils.wording import counted, listed, percent, printable
 
 __all__ = ["improve"]
 
@@ -146,8 +146,8 @@ def improve(
     try:
         return loop.run()
     finally:
-        for engine, spec in zip(loop.engines, (generator, reasoner), strict=True):
-            if engine is not spec:
+        for engine in loop.engines:
+            if engine is not generator and engine is not reasoner:  # the caller's own stay open
                 engine.close()
 
 
@@ -227,6 +227,7 @@ class _Loop:
     def __post_init__(self) -> None:
         self.label: LabelSet | None = label_set(self.data)
         self.before = self.data
+        self.is_announced = False
         RecordForm(json_record(self.data, 0), self.label, self.options.max_chars)
         ledger = self.files.ledger
         self.generator = MeteredLLM(self.engines[0], ledger, "generator")
@@ -325,8 +326,9 @@ class _Loop:
 
     def _announced(self, result: Improvement, draft: Draft, number: int) -> Improvement:
         """Show the estimated cost before the first call of this process."""
-        if result.estimate and number > 1:
+        if self.is_announced:
             return result
+        self.is_announced = True
         words = draft.cost.words(self.options.rounds - number + 1)
         self._say(f"{self.generator.id} writes for {self.before.name}. {words}")
         result = replace(result, estimate=result.estimate or words)
@@ -427,4 +429,4 @@ class _Loop:
     def _say(self, text: str) -> None:
         _log.info("improve: %s", text)
         if self.options.progress:
-            ProgressBar.write(f"improve: {text}", file=sys.stderr)
+            ProgressBar.write(f"improve: {printable(text)}", file=sys.stderr)

@@ -13,6 +13,7 @@ from synque_select.data.sources import load_candidates
 from synque_select.errors import ConfigError, DataError, LLMError, ProxyError, RecordError
 from synque_select.generation import Improvement, ImproveOptions, improve
 from synque_select.generation.split import split_real
+from synque_select.llm.scripted import ScriptedLLM
 from synque_select.records.run_folder import read_json
 from tests.generation.sentences import LABELS, WritingServer, engine, sentences, write_data
 from tests.llm.fake_server import FakeServer, chat
@@ -173,6 +174,44 @@ def test_notes_of_the_engine_are_in_the_result(tmp_path: Path):
     assert "seed" in str(result)
 
 
+def test_an_engine_of_the_caller_stays_open(tmp_path: Path):
+    class Closing(ScriptedLLM):
+        n_closed = 0
+
+        def close(self) -> None:
+            self.n_closed += 1
+
+    llm = Closing(lambda _: "{}")
+    with FakeServer(lambda *_: None) as server:
+        result = improved(tmp_path, server, generator=llm)
+    assert not server.requests
+    assert result.rounds[0].dropped == {"wrong_form": 40}
+    assert llm.n_closed == 0
+    assert llm.prompts
+
+
+def test_anthropic_writes_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "x")
+    with WritingServer({1: "made"}) as server:
+        answer = server._respond
+
+        def messages(body: Any, handler: Any) -> Any:
+            _, state = answer(body, handler)
+            content = state["choices"][0]["message"]["content"]
+            return 200, {
+                "id": "m", "type": "message", "role": "assistant", "model": "m",
+                "content": [{"type": "text", "text": content}], "stop_reason": "end_turn",
+                "usage": {"input_tokens": 30, "output_tokens": 7},
+            }  # fmt: skip
+
+        with FakeServer(messages) as claude:
+            spec = {"engine": "anthropic", "model_id": "m", "base_url": claude.address}
+            result = improved(tmp_path, claude, generator=spec)
+    assert result.rounds[0].n_new > 30
+    assert result.spent.n_prompt_tokens == 30 * len(claude.requests)
+    assert result.spent.n_answer_tokens == 7 * len(claude.requests)
+
+
 def test_labels_that_the_candidate_does_not_have_are_dropped(tmp_path: Path):
     def respond(body: Any, _: Any) -> Any:
         if '{"examples"' not in body["messages"][0]["content"]:
@@ -255,7 +294,7 @@ def test_the_cost_is_said_before_the_first_call(tmp_path: Path, capsys):
     with WritingServer({1: first}) as server:
         improved(tmp_path, server, progress=True, prices=PRICES, rounds=2)
     assert "m writes for made. 2 rounds at most: 14 calls" in errors_before[0]
-    assert "at these prices" in errors_before[0]
+    assert "at the given prices" in errors_before[0]
 
 
 def test_without_a_rubric_the_loop_goes_on_and_says_so(tmp_path: Path):
