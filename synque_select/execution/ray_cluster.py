@@ -7,7 +7,8 @@ import os
 import socket
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -114,7 +115,8 @@ class RayExecutor(PoolExecutor[_Actor]):
 
         self._connect()
         try:
-            return _RayShared(ray.put(value))
+            with _cluster_errors():
+                return _RayShared(ray.put(value))
         except TypeError as error:  # what Ray raises where cloudpickle fails
             raise ExecutorError(
                 f"what workers need cannot be sent to them: {one_line(str(error))}"
@@ -142,6 +144,10 @@ class RayExecutor(PoolExecutor[_Actor]):
 
     def _n_slots(self) -> int:
         self._connect()
+        with _cluster_errors():
+            return self._n_free_slots()
+
+    def _n_free_slots(self) -> int:
         cpus, gpus = self._resources()
         if self._n_workers is not None:
             return self._n_workers
@@ -165,16 +171,18 @@ class RayExecutor(PoolExecutor[_Actor]):
     def _start(self) -> _Actor:
         import ray
 
-        cpus, gpus = self._resources()
-        actor_class = ray.remote(RayWorker).options(num_cpus=cpus, num_gpus=gpus)
-        handle = actor_class.remote(TorchState.here())
-        actor = _Actor(handle, handle.hello.remote())  # type: ignore[attr-defined]
+        with _cluster_errors():
+            cpus, gpus = self._resources()
+            actor_class = ray.remote(RayWorker).options(num_cpus=cpus, num_gpus=gpus)
+            handle = actor_class.remote(TorchState.here())
+            actor = _Actor(handle, handle.hello.remote())  # type: ignore[attr-defined]
         self._all.append(actor)
         return actor
 
     def _send(self, worker: _Actor, unit: Unit[object]) -> None:
         try:
-            worker.answer = worker.handle.run.remote(unit)
+            with _cluster_errors():
+                worker.answer = worker.handle.run.remote(unit)
         except TypeError as error:  # what Ray raises where cloudpickle fails
             raise ExecutorError(
                 f"{unit.name} cannot be sent to a worker: {one_line(str(error))}"
@@ -184,9 +192,10 @@ class RayExecutor(PoolExecutor[_Actor]):
         import ray
 
         by_reference = {worker.answer: worker for worker in workers}
-        ready, _ = ray.wait([*by_reference], num_returns=1, timeout=_WAIT_S)
-        self._note_waiting(workers, bool(ready))
-        return [(by_reference[reference], _answer(reference)) for reference in ready]
+        with _cluster_errors():
+            ready, _ = ray.wait([*by_reference], num_returns=1, timeout=_WAIT_S)
+            self._note_waiting(workers, bool(ready))
+            return [(by_reference[reference], _answer(reference)) for reference in ready]
 
     def _note_waiting(self, workers: Sequence[_Actor], has_answer: bool) -> None:
         """Say that no worker starts, which a cluster without room looks like."""
@@ -211,7 +220,8 @@ class RayExecutor(PoolExecutor[_Actor]):
         if worker in self._all:
             self._all.remove(worker)
             if ray.is_initialized():
-                ray.kill(worker.handle)
+                with suppress(ExecutorError), _cluster_errors():  # it is gone, too
+                    ray.kill(worker.handle)
 
     def close(self) -> None:
         """End the actors, and the connection to the cluster if this executor has made it."""
@@ -223,7 +233,8 @@ class RayExecutor(PoolExecutor[_Actor]):
         self._idle.clear()
         if self._is_own_connection:
             self._is_own_connection = False
-            ray.shutdown()
+            with suppress(ExecutorError), _cluster_errors():
+                ray.shutdown()
 
 
 def _check_reachable(address: str) -> None:
@@ -235,6 +246,29 @@ def _check_reachable(address: str) -> None:
     host, _, port = address.rpartition("://")[2].partition("?")[0].rpartition(":")
     if host and port.isdecimal():
         socket.create_connection((host, int(port)), timeout=_CONNECT_S).close()
+
+
+@contextmanager
+def _cluster_errors() -> Iterator[None]:
+    """Turn the loss of the cluster in the body into an error that says how to go on.
+
+    Raises:
+        ExecutorError: The cluster is lost.
+    """
+    import ray
+    from ray import exceptions
+
+    try:
+        yield
+    except (exceptions.RayError, ConnectionError) as error:
+        # what a unit reads when it is sent may raise a ConnectionError of its own
+        if isinstance(error, ConnectionError) and ray.is_initialized():
+            raise
+        raise ExecutorError(
+            "the Ray cluster failed, or the connection to it was lost "
+            f"({one_line(f'{type(error).__name__}: {error}', 300)}). What is finished is kept: "
+            "where the cluster runs, the same command goes on"
+        ) from error
 
 
 def _nodes() -> list[dict[str, float]]:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -18,25 +16,12 @@ import pytest
 
 from synque_select import rank
 from synque_select.errors import ExecutorError
+from tests.execution.ray_processes import end_processes_with, processes_with
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None, reason="ray is not installed: make install has it"
 )
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def processes_with(mark: str) -> dict[int, str]:
-    """Return the commands of the processes that have a text in their environment, by id."""
-    commands = {}
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdecimal() and int(folder.name) != os.getpid():
-            try:
-                if mark.encode() in (folder / "environ").read_bytes():
-                    command = (folder / "cmdline").read_text().replace("\0", " ")
-                    commands[int(folder.name)] = command.strip()
-            except OSError:  # ended, or of another user
-                continue
-    return commands
 
 
 def run_job(folder: Path) -> dict[str, Any]:
@@ -67,9 +52,7 @@ def run_job(folder: Path) -> dict[str, Any]:
             time.sleep(0.2)
         return {**outcome, "left": list(left.values())}
     finally:  # daemons of a cluster outlive a failure of the process that started them
-        for process in processes_with(mark):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(process, signal.SIGKILL)
+        end_processes_with(mark)
 
 
 # one test, as each process of pytest would start a cluster of its own for its part of several
