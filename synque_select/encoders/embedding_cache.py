@@ -156,7 +156,7 @@ def missing_parts(key: str, sets: Sequence[Examples], root: Path) -> list[ViewPa
     ]
 
 
-def keep_rows(key: str, digests: NDArray[np.uint8], rows: NDArray[np.float32], root: Path) -> None:
+def keep_rows(key: str, digests: NDArray[np.uint8], rows: NDArray[np.float32], root: Path) -> bool:
     """Keep embeddings that were computed elsewhere.
 
     Args:
@@ -165,12 +165,18 @@ def keep_rows(key: str, digests: NDArray[np.uint8], rows: NDArray[np.float32], r
         rows: (m, d) float32.
         root: Root directory of the cache.
 
+    Returns:
+        Whether other processes find them: False where the cache cannot be written, so that they are
+        in a temporary folder of this process.
+
     Raises:
-        EncoderError: The cache cannot be written, or rows of this encoder have another length.
+        EncoderError: Temporary files cannot be written, either, or rows of this encoder have
+            another length.
     """
     sink = _Sink(_open_store(root, key), "embeddings of other processes")
     sink.add(digests, rows)
     sink.flush()
+    return sink.is_shared
 
 
 def embed(
@@ -425,6 +431,7 @@ class _Sink:
         self._rows: list[NDArray[np.float32]] = []
         self._digests: list[NDArray[np.uint8]] = []
         self._n_bytes = 0
+        self.is_shared = True
         self._start = self._flushed = time.monotonic()
 
     def add(self, digests: NDArray[np.uint8], rows: NDArray[np.float32]) -> None:
@@ -446,7 +453,8 @@ class _Sink:
 
     def flush(self) -> None:
         if self._rows:
-            self._store.keep(np.concatenate(self._digests), np.concatenate(self._rows))
+            digests, rows = np.concatenate(self._digests), np.concatenate(self._rows)
+            self.is_shared &= self._store.keep(digests, rows)
         self._rows, self._digests, self._n_bytes = [], [], 0
         self._flushed = time.monotonic()
 
@@ -496,11 +504,14 @@ class _Store:
         number, _, _ = self._index.find(digests)
         return np.flatnonzero(number < 0)
 
-    def keep(self, digests: NDArray[np.uint8], rows: NDArray[np.float32]) -> None:
-        """Write rows to a part file."""
+    def keep(self, digests: NDArray[np.uint8], rows: NDArray[np.float32]) -> bool:
+        """Write rows to a part file; return whether it is in the folder, not in its twin."""
         with self._errors():
             name = f"{_PART}{uuid.uuid4().hex}{SUFFIX}"
-            self._write(name, lambda path: write_shard(path, digests, [rows], rows.shape[1]))
+            place = self._write(
+                name, lambda path: write_shard(path, digests, [rows], rows.shape[1])
+            )
+        return place.parent == self.folder
 
     def merge(self, name: str, digests: NDArray[np.uint8]) -> None:
         """Write a candidate's rows as one shard; do nothing if any of them is missing."""

@@ -147,8 +147,9 @@ class EncodeShard:
         digests, embeddings = rows.joined()
         if self.cache is None or not self.cache.is_here:
             return digests, embeddings
-        keep_rows(self.source.key, digests, embeddings, Path(self.cache.path))
-        return None
+        is_there = keep_rows(self.source.key, digests, embeddings, Path(self.cache.path))
+        # where the disk is full, the driver gets them: they would be lost with this process
+        return None if is_there else (digests, embeddings)
 
 
 class _Collected:

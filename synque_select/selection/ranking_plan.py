@@ -32,7 +32,7 @@ from synque_select.execution.plan_folder import (
     unit_of,
 )
 from synque_select.proxies.base import BaseProxy
-from synque_select.selection.score_cache import is_kept
+from synque_select.selection.score_cache import is_kept, packed_scores
 from synque_select.selection.scorer import ScoringJob
 from synque_select.utils.atomic import atomic_file
 from synque_select.utils.cache_dir import cache_root
@@ -167,7 +167,8 @@ class RankingPlan(BasePlan[RankingUnit]):
                     failures += 1
                 else:
                     assert rows is not None
-                    keep_rows(self.encoder, *rows, self.cache_dir)
+                    if not keep_rows(self.encoder, *rows, self.cache_dir):
+                        raise self._not_written(unit)
                     self.note_done(unit, time.perf_counter() - started)
                 started = time.perf_counter()
                 advance()
@@ -190,14 +191,24 @@ class RankingPlan(BasePlan[RankingUnit]):
             yield shard
 
     def _score(self, job: ScoringJob, unit: RankingUnit) -> int:
-        started = time.perf_counter()
+        started, proxy = time.perf_counter(), job.suite[unit.examples]
         try:
-            job.with_suite([job.suite[unit.examples]]).score()
+            scoring = job.with_suite([proxy]).score()
         except Exception as error:
             self.note_failed(unit, f"{type(error).__name__}: {error}")
             return 1
+        if packed_scores(scoring.scores[proxy.key], 0.0) is not None and not job.has_scores(proxy):
+            raise self._not_written(unit)
         self.note_done(unit, time.perf_counter() - started)
         return 0
+
+    def _not_written(self, unit: RankingUnit) -> RecordError:
+        """Return the error for a cache that other processes would not find the result in."""
+        return RecordError(
+            f"{unit.name}: its result cannot be written to {self.cache_dir}, so that no other "
+            "process would find it: free the disk or make the folder writable, and give the same "
+            "command again"
+        )
 
     def units_without_rows(self, job: ScoringJob) -> list[RankingUnit]:
         """Return the units that are noted as finished, but whose embeddings are not there."""

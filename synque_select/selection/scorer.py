@@ -843,6 +843,16 @@ class ScoringJob:
             self.encoder().key if needs_embeddings else None,
         )
 
+    def has_scores(self, proxy: BaseProxy) -> bool:
+        """Return whether the scores of a proxy are in the cache."""
+        labels = labels_key(self.candidates) if proxy.needs_labels else ()
+        return ScoreCache(
+            cache_root(self.scorer.cache_dir) / "scores",
+            data_key(self.candidates, self.real, self.scorer.seed),
+            self.encoder().key if proxy.needs_embeddings else None,
+            labels,
+        ).has(proxy)
+
     def with_suite(self, suite: Sequence[BaseProxy]) -> ScoringJob:
         """Return the job for a part of the suite, without regard to `rank_by`."""
         scorer = replace(self.scorer, rank_by=suite[0].key, mixture="equal")

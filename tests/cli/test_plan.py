@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from synque_select.cli.main import main
@@ -114,6 +115,64 @@ def test_what_was_deleted_is_missing_again(folder: Path, capsys: pytest.CaptureF
         shard.unlink()
     assert main(["gather", "plan", "--quiet"]) == 1
     assert "16 of 19 units of plan not finished" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("part", ["embeddings", "scores"])
+def test_what_cannot_be_written_is_not_finished(
+    folder: Path, capsys: pytest.CaptureFixture[str], part: str
+):
+    """A full disk: the cache goes on in a temporary folder, which no other process sees."""
+    assert main(["plan", *options(), "--out", "plan"]) == 0
+    blocked = folder / "plan" / "cache" / part
+    blocked.parent.mkdir(exist_ok=True)
+    blocked.write_text("")
+    stage = "encode" if part == "embeddings" else "score"
+    for _ in range(2):
+        assert main(["work", "plan", "--index", "0", "--of", "1", "--quiet"]) == 1
+        error = " ".join(capsys.readouterr().err.split())
+        assert f"error: {stage} " in error
+        assert f"its result cannot be written to {folder}/plan/cache, so that no other" in error
+    assert len(list((folder / "plan").glob("done/*.json"))) == (0 if stage == "encode" else 16)
+    blocked.unlink()
+    assert main(["work", "plan", "--index", "0", "--of", "1", "--quiet"]) == 0
+    assert main(["gather", "plan", "--quiet"]) == 0
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"key": "0", "seconds": 1}'])
+def test_a_damaged_file_of_a_finished_unit_counts_as_none(
+    folder: Path, capsys: pytest.CaptureFixture[str], content: str
+):
+    for path in sorted((folder / "data").glob("*.jsonl"))[2:]:
+        path.unlink()
+    assert main(["plan", *options(), "--out", "plan"]) == 0
+    assert main(["work", "plan", "--index", "0", "--of", "1", "--quiet"]) == 0
+    first, second, *_ = sorted((folder / "plan" / "done").glob("*.json"))
+    first.write_text(content)
+    second.unlink()
+    (folder / "plan" / "failed").mkdir(exist_ok=True)
+    (folder / "plan" / "failed" / second.name).write_text(content)
+    assert main(["gather", "plan", "--quiet"]) == 1
+    error = capsys.readouterr().err
+    assert "2 of 6 units of plan not finished" in error
+    assert error.count(": missing") == 2
+    assert main(["work", "plan", "--index", "0", "--of", "1", "--quiet"]) == 0
+    assert main(["gather", "plan", "--quiet"]) == 0
+
+
+@pytest.mark.parametrize("damage", ["empty", "short", "zeros", "beyond"])
+def test_damaged_positions(folder: Path, capsys: pytest.CaptureFixture[str], damage: str):
+    assert main(["plan", *options(), "--out", "plan"]) == 0
+    path = folder / "plan" / "positions.npy"
+    positions = np.load(path)
+    if damage == "empty":
+        path.write_bytes(b"")
+    else:
+        changed = {"short": positions[:-1], "zeros": 0 * positions, "beyond": positions + 99}
+        np.save(path, changed[damage])
+    assert main(["work", "plan", "--index", "0", "--of", "1", "--quiet"]) == 1
+    error = " ".join(capsys.readouterr().err.split())
+    assert "positions.npy" in error
+    assert "make the plan again" in error
 
 
 def test_bad_input(folder: Path, capsys: pytest.CaptureFixture[str]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,22 @@ def test_a_worker_that_sees_the_cache_writes_there(tmp_path: Path, monkeypatch: 
     monkeypatch.delenv("SYNQUE_CACHE")
     encode_missing(LocalExecutor(), source(encoder), encoder, SETS, tmp_path)
     assert len([*tmp_path.rglob("*.safetensors")]) == 3
+
+
+def test_a_worker_that_cannot_write_the_cache_returns_the_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A full disk: in a temporary folder, they would be lost with the worker."""
+    encoder = LetterEncoder()
+    monkeypatch.delenv("SYNQUE_CACHE", raising=False)
+    (tmp_path / "embeddings").write_text("")
+    with shared_folder(tmp_path) as folder:
+        unit, *_ = encode_units(source(encoder), encoder, SETS, tmp_path)
+        rows = replace(unit, cache=folder).run(Worker())
+        assert rows is not None
+        assert rows[1].shape == (3, 26)
+    assert not keep_rows(encoder.key, *rows, tmp_path)
+    assert keep_rows(encoder.key, *rows, tmp_path / "another")
 
 
 def test_another_encoder_in_a_worker_is_refused(tmp_path: Path):
