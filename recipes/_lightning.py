@@ -56,6 +56,11 @@ class SGDClassifier(LightningModule):
         self.log("train_loss", loss)
         return loss
 
+    def predict_step(self, batch: Mapping[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
+        """Return the logits of a batch."""
+        logits: torch.Tensor = self(batch["image"])
+        return logits
+
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return SGD, its rate rising to `learning_rate` and falling again with a cosine."""
         options = self.hparams

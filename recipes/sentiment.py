@@ -75,6 +75,11 @@ class _Classifier(LightningModule):
         self.log("train_loss", loss, batch_size=len(batch["label"]))
         return loss
 
+    def predict_step(self, batch: Mapping[str, Any], batch_idx: int) -> torch.Tensor:
+        """Return the logits of a batch."""
+        logits: torch.Tensor = self(batch["input"])
+        return logits
+
     def validation_step(self, batch: Mapping[str, Any], batch_idx: int) -> None:
         """Log `val_f1`."""
         self._log_f1("val_f1", self.val_f1, batch)
@@ -320,9 +325,11 @@ class SentimentTask(ClassifiedTask):
 
     @cached_property
     def _features(self) -> dict[str, torch.Tensor]:
-        """Text to embedding, of everything that is trained or measured on."""
+        """Text to embedding, of all data; policies look at the outputs on the real sample."""
         features: dict[str, torch.Tensor] = {}
-        for examples in (*self.candidates, self.validation, self.test):
+        draws = self._data.draws
+        real: tuple[Examples, ...] = (draws.pool, *draws.given)
+        for examples in (*self.candidates, self.validation, self.test, *real):
             rows = embed(self._encoder, examples).embeddings
             features |= {str(text): row for text, row in zip(examples.views, rows, strict=True)}
         self._encoder.close()

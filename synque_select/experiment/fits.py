@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from types import TracebackType
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from synque_select.data.candidate import Candidate
 from synque_select.errors import LightningError
 from synque_select.execution import Executor
+from synque_select.experiment.policies import HELD_OUT, PolicyRun, train_with_policy
 from synque_select.experiment.task import BaseTask, sized
 from synque_select.probing.processes import WorkerPool
 from synque_select.records.correlation import UNTRAINED
@@ -23,7 +25,7 @@ from synque_select.training.comparability import (
     weights_sha256,
 )
 from synque_select.training.lightning_compat import package_of
-from synque_select.training.short_fit import package_versions, train_and_measure
+from synque_select.training.short_fit import Measured, package_versions, train_and_measure
 from synque_select.types import Mixture, Ranking, RunKind, RunRecord
 from synque_select.utils.json_types import JsonObject
 from synque_select.utils.process_state import seeded
@@ -43,12 +45,14 @@ class Fit:
         seed: Random seed of the initial weights and of the order of the examples.
         max_steps: Number of optimizer steps; 0 to measure the model as it is.
         n_distinct: Number of distinct examples; None for all examples of the candidates.
+        policy: How a policy changes the mixture during the fit; None for a static mixture.
     """
 
     mixture: Mixture
     seed: int
     max_steps: int
     n_distinct: int | None
+    policy: PolicyRun | None = None
 
 
 @dataclass(frozen=True)
@@ -227,7 +231,12 @@ class FitStore:
             optimizer_steps=fit.max_steps,
             # the values of a fingerprint are plain, as its contract says
             hyper_parameters=cast(
-                "JsonObject", {**task.fingerprint(), "n_distinct": fit.n_distinct}
+                "JsonObject",
+                {
+                    **task.fingerprint(),
+                    "n_distinct": fit.n_distinct,
+                    **({} if fit.policy is None else {"policy": fit.policy.key(task)}),
+                },
             ),
             ranking=ranking,
         )
@@ -272,6 +281,8 @@ class FitStore:
                 self._weights_of(fit.seed),
                 [fit.seed, fit.max_steps, fit.n_distinct],
                 package_versions(task.datamodule_class),
+                # nothing is added to a static fit, so that those of earlier versions are found
+                *([] if fit.policy is None else [fit.policy.key(task)]),
             ]
         )[:32]
 
@@ -297,10 +308,7 @@ class _Training:
         options = {"devices": 1, **task.trainer_options()}
         with seeded(fit.seed):
             module = task.model(fit.seed)
-            data = task.datamodule(self._parts(fit), _realized(fit), seed=fit.seed)
-            measured = train_and_measure(
-                module, data, fit.max_steps, options, stages=("validate", "test")
-            )
+            measured = self._measured(fit, module, options)
         for name in (f"val_{task.metric}", f"test_{task.metric}"):
             if name not in measured.metrics:
                 raise LightningError(
@@ -308,6 +316,22 @@ class _Training:
                     f"{sorted(measured.metrics)}"
                 )
         return Outcome(measured.metrics, time.perf_counter() - started, reused=False)
+
+    def _measured(self, fit: Fit, module: AnyModule, options: Mapping[str, Any]) -> Measured:
+        parts, mixture = self._parts(fit), _realized(fit)
+        if fit.policy is None:
+            data = self.task.datamodule(parts, mixture, seed=fit.seed)
+            stages: tuple[Literal["validate", "test"], ...] = ("validate", "test")
+            return train_and_measure(module, data, fit.max_steps, options, stages=stages)
+        return train_with_policy(
+            self.task,
+            fit.policy,
+            parts,
+            mixture,
+            module=module,
+            max_steps=fit.max_steps,
+            options=options,
+        )
 
     @cached_property
     def _candidates(self) -> dict[str, Candidate]:
@@ -318,12 +342,16 @@ class _Training:
         if fit.n_distinct is None:
             return chosen
         counts = shares(fit.mixture, fit.n_distinct)
+        if fit.policy is not None and fit.policy.holds_out:
+            # others take the place of those that are held out, so that as many are trained on
+            counts = {name: math.ceil(n / (1 - HELD_OUT)) for name, n in counts.items()}
         return [sized(c, counts[c.name], seed=fit.seed) for c in chosen]
 
 
 def _words(fit: Fit) -> str:
     """Name a fit in an error message."""
-    return f"the fit on {', '.join(fit.mixture.names)} (seed {fit.seed})"
+    policy = "" if fit.policy is None else f", with the policy {fit.policy.policy}"
+    return f"the fit on {', '.join(fit.mixture.names)} (seed {fit.seed}){policy}"
 
 
 def _realized(fit: Fit) -> Mixture:

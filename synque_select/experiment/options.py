@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from synque_select.errors import ConfigError, did_you_mean
 from synque_select.execution import check_workers
+from synque_select.experiment.policies import check_policies
 from synque_select.experiment.result import ARMS
 from synque_select.records.run_folder import check_run_name
 from synque_select.records.store import RunStore
@@ -29,6 +31,13 @@ class ExperimentOptions:
             trained on every candidate alone, for the correlations. "none" is the model as it is,
             measured without training. "tuned" needs optuna and only runs if it is listed.
         replicates: Maximum number of replicates, at least 2.
+        policies: Policies of reselection, each an arm of its own: an id or the dotted name of a
+            class, with options after colons ("odm", "aioli:rate=1"). They start from the mixture of
+            the arm `policy_start`, which is their static control, and are compared with it and
+            with the mixture of all.
+        policy_start: "chosen" for the selected mixture, or "all".
+        every_n_steps: Optimizer steps between two changes by a policy; None for a tenth of a fit.
+        policy_budget: Share of the training time in which a policy may evaluate the model.
         single_replicates: Number of replicates in which every candidate is trained on alone; None
             for all.
         n_random: Number of random mixtures per replicate, whose mean is the result of the arm.
@@ -64,6 +73,10 @@ class ExperimentOptions:
     top_k: int = 3
     rank_by: str | None = None
     arms: Sequence[str] = _DEFAULT_ARMS
+    policies: Sequence[str] = ()
+    policy_start: Literal["chosen", "all"] = "chosen"
+    every_n_steps: int | None = None
+    policy_budget: float = 0.02
     replicates: int = 5
     single_replicates: int | None = None
     n_random: int = 5
@@ -92,10 +105,27 @@ class ExperimentOptions:
             raise ConfigError(
                 f"arms={list(self.arms)}: 'chosen' is missing; every other arm is compared with it"
             )
+        self._check_policies()
         singles = self.single_replicates
         if singles is not None and not 1 <= singles <= self.replicates:
             raise ConfigError(f"single_replicates={singles}: allowed is 1 to {self.replicates}")
         if self.time_limit_s is not None and not self.time_limit_s >= 0:
             raise ConfigError(
                 f"time_limit_s={self.time_limit_s}: allowed is 0 or more, or null for no limit"
+            )
+
+    def _check_policies(self) -> None:
+        check_policies(self.policies)
+        if self.policy_start not in ("chosen", "all"):
+            raise ConfigError(f"policy_start={self.policy_start!r}: allowed is 'chosen' or 'all'")
+        if self.policies and self.policy_start not in self.arms:
+            raise ConfigError(
+                f"arms={list(self.arms)}: {self.policy_start!r} is missing, the static control of "
+                "the policies"
+            )
+        if self.every_n_steps is not None:
+            check_int("every_n_steps", self.every_n_steps, 1)
+        if not 0 < self.policy_budget <= 1:
+            raise ConfigError(
+                f"policy_budget={self.policy_budget}: allowed is a share above 0 and up to 1"
             )

@@ -7,6 +7,12 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 
 from synque_select.experiment.fits import Outcome
+from synque_select.experiment.policies import (
+    PolicyRun,
+    policy_arm,
+    policy_comparisons,
+    policy_messages,
+)
 from synque_select.experiment.task import BaseTask
 from synque_select.functional.correlation import MIN_UNITS
 from synque_select.functional.paired import PairedComparison, compare_paired, holm_verdicts
@@ -57,6 +63,8 @@ def experiment_result(
     arms: Sequence[str],
     top_k: int,
     n_random: int,
+    policies: Sequence[PolicyRun] = (),
+    policy_start: str = "chosen",
     messages: Sequence[str] = (),
     seconds: float = math.nan,
 ) -> ExperimentResult:
@@ -71,11 +79,14 @@ def experiment_result(
         arms: The arms that were asked for.
         top_k: Number of selected candidates.
         n_random: Number of random mixtures per replicate.
+        policies: How each policy was run, in the first replicate.
+        policy_start: Arm of the mixture that the policies start from.
         messages: What else a reader of the figures must know.
         seconds: Wall time of the run.
     """
     figures = _arm_figures(task, rankings, outcomes)
-    figures = {arm: figures[arm] for arm in ARMS if arm in arms and arm in figures}
+    order = [*(arm for arm in ARMS if arm in arms), *(policy_arm(run.policy) for run in policies)]
+    figures = {arm: figures[arm] for arm in order if arm in figures}
     n_replicates = len(outcomes["chosen"])
     singles = _singles(task, outcomes["single"])
     metrics = {
@@ -93,7 +104,7 @@ def experiment_result(
             len(task.candidates), rankings[0].n_real, len(task.validation), len(task.test)
         ),
         arms={arm: _arm(arm, values, n_replicates) for arm, values in figures.items()},
-        comparisons=_comparisons(task, figures, n_replicates),
+        comparisons=_comparisons(task, figures, n_replicates, policies, policy_start),
         candidates=singles,
         correlations=_correlations(rankings[0], probes),
         without_false_labels=_correlations(rankings[0], honest) if task.false_labels else None,
@@ -102,6 +113,7 @@ def experiment_result(
         messages=(
             *_budget_messages(task, figures, n_random),
             *_untrained_messages(figures),
+            *policy_messages(task, policies, policy_start),
             *messages,
             *task.messages({name: single.test for name, single in singles.items()}),
             *task.arm_messages(metrics),
@@ -147,16 +159,23 @@ def _arm(arm: str, values: Mapping[int, float], n_replicates: int) -> ArmResult:
 
 
 def _comparisons(
-    task: BaseTask, figures: _Figures, n_replicates: int
+    task: BaseTask,
+    figures: _Figures,
+    n_replicates: int,
+    policies: Sequence[PolicyRun],
+    policy_start: str,
 ) -> dict[str, PairedComparison]:
     def by_replicate(arm: str) -> list[float]:
         return [figures[arm].get(r, math.nan) for r in range(n_replicates)]
 
     bound = _largest_difference(task.metric, figures)
+    keys = [run.policy for run in policies]
+    changing = {policy_arm(policy) for policy in keys}
+    static = [arm for arm in figures if arm not in changing]
     chosen = by_replicate("chosen")
     alone = {
         f"chosen_vs_{arm}": compare_paired(chosen, by_replicate(arm), mode=task.mode, bound=bound)
-        for arm in figures
+        for arm in static
         if arm != "chosen"
     }
     if "none" in figures:
@@ -165,9 +184,10 @@ def _comparisons(
             f"{arm}_vs_none": compare_paired(
                 by_replicate(arm), untrained, mode=task.mode, bound=bound
             )
-            for arm in figures
+            for arm in static
             if arm not in ("chosen", "none")
         }
+    alone |= policy_comparisons(figures, keys, policy_start, mode=task.mode, bound=bound)
     return holm_verdicts(alone, mode=task.mode)
 
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
 from statistics import fmean
 
@@ -18,6 +18,7 @@ from synque_select.errors import ConfigError, NotSavedError, RecordError
 from synque_select.execution import opened_executor
 from synque_select.experiment.fits import Fit, FitStore, Outcome, PlannedFit
 from synque_select.experiment.options import ExperimentOptions
+from synque_select.experiment.policies import PolicyRun, policy_arm
 from synque_select.experiment.result import experiment_result, probe_correlations
 from synque_select.experiment.summary import summary, write_run
 from synque_select.experiment.task import BaseTask, check_task
@@ -109,6 +110,8 @@ def run_experiment(task: BaseTask, options: ExperimentOptions | None = None) -> 
         arms=options.arms,
         top_k=options.top_k,
         n_random=options.n_random,
+        policies=[run.policy_run(policy, 0) for policy in options.policies],
+        policy_start=options.policy_start,
         messages=[*_overlap(samples[: len(run.outcomes["chosen"])]), *run.messages],
         seconds=time.monotonic() - started,
     )
@@ -320,6 +323,9 @@ class _Run:
                 yield _Step(arm_words("none"), r, 0, untrained, is_needed=r < 2)
             if r == 0:
                 yield _Step("singles", r, n * cost, partial(self._singles, r), is_needed=True)
+        for r, policy in product(replicates, self.options.policies):
+            fit = partial(self._reselected, r, policy)
+            yield _Step(arm_words(policy_arm(policy)), r, cost, fit)
         if any(arm in arms for arm in _SINGLE_ARMS):
             for r in singles[1:]:
                 yield _Step("singles", r, n * cost, partial(self._singles, r))
@@ -351,22 +357,38 @@ class _Run:
         max_steps: int | None = None,
         equal_size: bool = True,
         rankings: Sequence[Ranking] | None = None,
+        policy: PolicyRun | None = None,
     ) -> _ArmFit:
         fit = Fit(
             mixture,
             seed=replicate,
             max_steps=self.task.max_steps if max_steps is None else max_steps,
             n_distinct=self.task.n_distinct if equal_size else None,
+            policy=policy,
         )
         rankings = [self.rankings[replicate]] if rankings is None else rankings
         return _ArmFit(arm, replicate, PlannedFit(fit, kind, rankings))
+
+    def policy_run(self, policy: str, replicate: int) -> PolicyRun:
+        """Return how a policy changes the mixture in a replicate."""
+        every, budget = self.options.every_n_steps, self.options.policy_budget
+        return PolicyRun.of(policy, self.task, replicate, every, budget)
+
+    def _reselected(self, replicate: int, policy: str) -> Sequence[_ArmFit]:
+        start = self._start(self.options.policy_start, replicate)
+        run = self.policy_run(policy, replicate)
+        return [self._fit(policy_arm(policy), replicate, start, policy=run)]
+
+    def _start(self, arm: str, replicate: int) -> Mixture:
+        if arm == "chosen":
+            return self.rankings[replicate].top(self.options.top_k)
+        return Mixture.equal([candidate.name for candidate in self.task.candidates], "all, equal")
 
     def _mixtures(self, replicate: int) -> Sequence[_ArmFit]:
         names = [candidate.name for candidate in self.task.candidates]
         fits = []
         if "chosen" in self.options.arms:
-            chosen = self.rankings[replicate].top(self.options.top_k)
-            fits.append(self._fit("chosen", replicate, chosen))
+            fits.append(self._fit("chosen", replicate, self._start("chosen", replicate)))
         if "random_k" in self.options.arms:
             rng = np.random.default_rng([replicate, self.options.top_k])
             for _ in range(self.options.n_random):
@@ -374,7 +396,7 @@ class _Run:
                 mixture = Mixture.equal([names[i] for i in drawn], f"random {self.options.top_k}")
                 fits.append(self._fit("random_k", replicate, mixture))
         if "all" in self.options.arms:
-            fits.append(self._fit("all", replicate, Mixture.equal(names, "all, equal")))
+            fits.append(self._fit("all", replicate, self._start("all", replicate)))
         return fits
 
     def _untrained(self, replicate: int) -> Sequence[_ArmFit]:

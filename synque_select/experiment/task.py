@@ -44,6 +44,8 @@ class BaseTask(ABC):
         proxies: The proxies that score the candidates; None for the default suite.
         false_labels: Name of each candidate with false labels to the name of its clean twin.
         collate_fn: Function that makes a batch of examples; None for torch's default.
+        outputs: Name of the module's method that returns outputs for a batch, for the policy
+            `agreement`; None for `predict_step`.
     """
 
     name: ClassVar[str]
@@ -57,6 +59,7 @@ class BaseTask(ABC):
     proxies: Sequence[ProxySpec] | None = None
     false_labels: Mapping[str, str] = {}
     collate_fn: Callable[[list[Any]], Any] | None = None
+    outputs: str | None = None
 
     @property
     def datamodule_class(self) -> type[AnySynqueDataModule]:
@@ -134,20 +137,28 @@ class BaseTask(ABC):
         return ()
 
     def datamodule(
-        self, candidates: Sequence[Candidate], mixture: Mixture, *, seed: int
+        self, candidates: Sequence[Candidate], mixture: Mixture, *, seed: int, **options: Any
     ) -> AnySynqueDataModule:
-        """Create the DataModule that a fit is trained and measured on."""
-        return self.datamodule_class(
-            list(candidates),
-            mixture=mixture,
-            train_transform=self.train_transform,
-            seed=seed,
-            batch_size=self.batch_size,
-            num_workers=self.num_workers,
-            collate_fn=self.collate_fn,
-            val=Transformed(self.validation, self.transform),
-            test=Transformed(self.test, self.transform),
-        )
+        """Create the DataModule that a fit is trained and measured on.
+
+        Args:
+            candidates: The candidates, each with the examples that may be drawn.
+            mixture: The mixture.
+            seed: Random seed for the order of the examples.
+            options: Further arguments of the DataModule, or others in place of those of the task;
+                fits with a policy give `real` and maybe `val`.
+        """
+        given: dict[str, Any] = {
+            "mixture": mixture,
+            "train_transform": self.train_transform,
+            "seed": seed,
+            "batch_size": self.batch_size,
+            "num_workers": self.num_workers,
+            "collate_fn": self.collate_fn,
+            "val": Transformed(self.validation, self.transform),
+            "test": Transformed(self.test, self.transform),
+        }
+        return self.datamodule_class(list(candidates), **{**given, **options})
 
 
 class Transformed(Dataset[object]):

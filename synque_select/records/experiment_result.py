@@ -262,7 +262,8 @@ class ExperimentResult(Shown):
         budget: What every arm was given; None if the file does not say.
         data: Sizes of the data; None if the file does not say.
         arms: Arm to its figures.
-        comparisons: "chosen_vs_<arm>" to the paired comparison; their verdicts are Holm's over all
+        comparisons: "chosen_vs_<arm>", "<arm>_vs_none" and "policy:<policy>_vs_<arm>" to the paired
+            comparison; their verdicts are Holm's over all
             of them. Those of a file without p-values, of version 0.1.0, are decided anew.
         candidates: Candidate to the figures of training on it alone.
         correlations: Correlations over all candidates.
@@ -389,6 +390,11 @@ class ExperimentResult(Shown):
             for name, pair in self.comparisons.items()
             if name.startswith("chosen_vs_")
         }
+
+    @property
+    def policy_comparisons(self) -> dict[str, PairedComparison]:
+        """`policy:<policy>_vs_<arm>` to the comparison of a policy with a static mixture."""
+        return {name: pair for name, pair in self.comparisons.items() if name.startswith("policy:")}
 
     @property
     def against_none(self) -> dict[str, PairedComparison]:

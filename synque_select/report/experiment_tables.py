@@ -44,6 +44,8 @@ _ARM_WORDS = {
 
 def arm_words(name: str) -> str:
     """Return what an arm of `result.json` is called in tables and figures."""
+    if name.startswith("policy:"):
+        return f"policy {name.removeprefix('policy:')}"
     return _ARM_WORDS.get(name, name)
 
 
@@ -106,6 +108,10 @@ def comparison_tables(result: ExperimentResult) -> list[Table]:
     if others:
         title = "Other arms against the model as it is"
         tables.append(_comparison_table(title, "arm", others, (_against_none(result), *notes[1:])))
+    if result.policy_comparisons:
+        title = "Policies against a mixture that stays as it is"
+        pairs = result.policy_comparisons
+        tables.append(_comparison_table(title, "policy, against", pairs, notes))
     return tables
 
 
@@ -115,7 +121,7 @@ def _comparison_table(
     heads = ("difference", "95 % interval", "pairs", "p (Holm)", "verdict")
     rows = tuple(
         (
-            arm_words(arm),
+            _words_of_pair(arm),
             format_signed(pair.difference, 4),
             format_interval(pair.low, pair.high, 4) or UNDEFINED,
             str(pair.n),
@@ -125,6 +131,12 @@ def _comparison_table(
         for arm, pair in pairs.items()
     )
     return Table(title, (Column(head, is_name=True), *map(Column, heads)), rows, notes)
+
+
+def _words_of_pair(name: str) -> str:
+    """Return the words of an arm, or of both arms of a comparison of a policy."""
+    policy, against, other = name.rpartition("_vs_")
+    return f"{arm_words(policy)}, {arm_words(other)}" if against else arm_words(name)
 
 
 def _rule(result: ExperimentResult) -> str:
