@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from synque_select.training.datamodule import AnySynqueDataModule
     from synque_select.training.lightning_compat import AnyModule, AnyTrainer
 
-__all__ = ["TrainingEvaluation"]
+__all__ = ["TrainingEvaluation", "check_whole_model"]
 
 _PREDICT = "predict_step"
 _REAL = "real"
@@ -95,7 +95,7 @@ class TrainingEvaluation:
     def _open(self) -> None:
         """Begin to evaluate; a policy that evaluates nothing costs nothing."""
         if not self._is_open:
-            _check_strategy(self._trainer)
+            check_whole_model(self._trainer)
             unchanged = unchanged_module(self._trainer, self._module, self._seed)
             self._stack.enter_context(unchanged)
             self._is_open = True
@@ -241,8 +241,12 @@ class TrainingEvaluation:
             ) from error
 
 
-def _check_strategy(trainer: AnyTrainer) -> None:
-    """Refuse strategies under which a rank has only a part of the model."""
+def check_whole_model(trainer: AnyTrainer) -> None:
+    """Refuse strategies under which a rank has only a part of the model.
+
+    Raises:
+        LightningError: The trainer has such a strategy and more than one rank.
+    """
     strategies = lightning_module_of(trainer, "strategies")
     sharded = (
         strategies.FSDPStrategy,

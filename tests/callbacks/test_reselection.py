@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 
+from synque_select import SurrogateOptions
 from synque_select.errors import ConfigError, LightningError
 from synque_select.records.weights_file import load_weights
 from synque_select.reselection import Proposal, ReselectionContext, ReselectionPolicy
 from synque_select.training.mixture_loader import MixtureDataset
-from synque_select.training.model_evaluation import TrainingEvaluation
+from synque_select.training.model_evaluation import TrainingEvaluation, check_whole_model
 from synque_select.types import Mixture
 from tests.lightning_package import (
     ProxyCorrelationCallback,
@@ -248,6 +249,96 @@ def test_a_resumed_run_continues_as_if_undisturbed(tmp_path, accumulate, workers
         assert other.points == whole.points
         assert torch.equal(other.model.layer.weight, whole.model.layer.weight)
         assert other.policy.state_dict() == whole.policy.state_dict()
+
+
+class Predicting(TinyModel):
+    def predict_step(self, batch: Any, _: int) -> torch.Tensor:
+        return self.layer(batch[0]).softmax(1)
+
+
+@pytest.mark.parametrize("policy", ["odm", "aioli:n_examples=2", "surrogate", "agreement"])
+def test_every_policy_resumes_as_if_undisturbed(tmp_path, policy):
+    def parts() -> dict[str, Any]:
+        surrogate = SurrogateOptions(size=60, held_out=0.3, encoder=LetterEncoder())
+        return {
+            "model": Predicting,
+            "policy": policy,
+            "datamodule": data(val=surrogate),
+            "max_steps": 20,
+            "budget": 1.0,
+        }
+
+    saver = ModelCheckpoint(tmp_path / "saved", "{step}", every_n_train_steps=1, save_top_k=-1)
+    whole = Fit(tmp_path, saver, enable_checkpointing=True, **parts()).run()
+    assert len(whole.points) > 2
+    assert whole.points[-1][2] != START
+    for step in (4, 10):
+        ckpt = tmp_path / "saved" / f"step={step}.ckpt"
+        other = Fit(tmp_path, ckpt_path=ckpt, **parts()).run()
+        assert other.points == whole.points
+        assert seen_by(other.model) == seen_by(whole.model)[step * 8 :]
+        assert torch.equal(other.model.layer.weight, whole.model.layer.weight)
+        state = other.callback.policy.state_dict()
+        assert state == whole.callback.policy.state_dict()
+
+
+def test_a_policy_is_told_what_was_trained_on_since_it_was_last_asked(tmp_path):
+    class Trained(Fixed):
+        def __init__(self) -> None:
+            super().__init__(Proposal({"near": 0.0, "mixed": 0.0, "far": 1.0}))
+            self.trained: list[Any] = []
+
+        def propose(self, context: ReselectionContext) -> Proposal:
+            self.trained.append(dict(context.trained_weights or {}))
+            return super().propose(context)
+
+    policy = Trained()
+    Fit(tmp_path, policy=policy).run()
+    # set at step 4, in force one batch later: one of four batches had the weights of the start
+    mixed = {"near": 0.125, "mixed": 0.0625, "far": 0.8125}
+    assert policy.trained == [START, mixed, {"near": 0.0, "mixed": 0.0, "far": 1.0}]
+
+
+def test_what_a_policy_needs_is_checked_before_training(tmp_path):
+    with pytest.raises(ConfigError, match=r"'surrogate' needs .*val='surrogate'"):
+        Fit(tmp_path, policy="surrogate").run()
+    fit = Fit(tmp_path, policy="agreement")
+    fit.callback = ReselectionCallback(4, "agreement", outputs="embed")
+    fit.trainer = trainer(tmp_path, fit.callback)
+    with pytest.raises(ConfigError, match="outputs='embed': TinyModel has no method"):
+        fit.run()
+    assert fit.model.seen == []
+
+
+def test_streams_are_evaluated_on_the_examples_that_were_drawn(tmp_path):
+    class Stream(IterableDataset[Any]):
+        def __init__(self, dataset: Any) -> None:
+            self.dataset = dataset
+
+        def __iter__(self) -> Any:
+            yield from self.dataset
+
+    streams = {c.name: Stream(c.dataset) for c in candidates(150) if c.name in START}
+    datamodule = SynqueDataModule(
+        streams,
+        real_sample(),
+        view="text",
+        reservoir=100,
+        epoch_length=400,
+        mixture=START,
+        batch_size=8,
+        collate_fn=collate,
+    )
+    fit = Fit(tmp_path, datamodule=datamodule).run()
+    assert [point[0] for point in fit.points] == [0, 4, 8, 12]
+    assert len(fit.model.seen) == 16
+
+
+def test_a_strategy_that_splits_the_model_is_refused():
+    strategy = pl.strategies.ModelParallelStrategy()
+    run = pl.Trainer(accelerator="cpu", devices=2, strategy=strategy, logger=False)
+    with pytest.raises(LightningError, match="ModelParallelStrategy splits the model"):
+        check_whole_model(run)
 
 
 def test_a_checkpoint_by_a_callback_before_or_after_leads_to_the_same_question(tmp_path):

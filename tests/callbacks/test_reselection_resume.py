@@ -96,4 +96,6 @@ def test_all_ranks_have_the_same_weights(tmp_path):
     one, other = results(tmp_path, 2)
     assert one["points"] == other["points"]
     assert one["weights"] == other["weights"]
-    assert one["run_dir"] == other["run_dir"] or "None" in (one["run_dir"], other["run_dir"])
+    (run_dir,) = (tmp_path / "runs" / "Model").iterdir()
+    assert one["run_dir"] == str(run_dir)
+    assert (run_dir / "weights.json").is_file()
