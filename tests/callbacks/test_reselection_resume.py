@@ -95,7 +95,11 @@ def test_all_ranks_have_the_same_weights(tmp_path):
     run(tmp_path, 2)
     one, other = results(tmp_path, 2)
     assert one["points"] == other["points"]
-    assert one["weights"] == other["weights"]
+    # DDP keeps running means of batch normalization on each rank until the next batch
+    own = {name for name in one["weights"] if "running" in name}
+    assert len(own) == 2
+    for name in one["weights"].keys() - own:
+        assert one["weights"][name] == other["weights"][name]
     (run_dir,) = (tmp_path / "runs" / "Model").iterdir()
     assert one["run_dir"] == str(run_dir)
     assert (run_dir / "weights.json").is_file()
