@@ -56,6 +56,7 @@ __all__ = [
     "print_tables",
     "proxy_options",
     "scorer_of",
+    "short_fit_options",
     "split_options",
     "utf8_configs",
     "whole",
@@ -502,6 +503,12 @@ def with_run_name(arguments: Sequence[str], command: str) -> list[str]:
         return f"--{command}.{own[match[1]]}"
 
     return [re.sub(r"^--(name|executor|workers)(?==|$)", lengthened, text) for text in arguments]
+
+
+def short_fit_options(trainer: Namespace) -> dict[str, Any]:
+    """Return the arguments of a config's trainer that probes and trials are trained with."""
+    names = ("accelerator", "precision", "accumulate_grad_batches", "gradient_clip_val")
+    return {n: getattr(trainer, n) for n in names if getattr(trainer, n) is not None}
 
 
 def split_options(given: Namespace, options: type[_Options]) -> tuple[_Options, dict[str, Any]]:

@@ -12,6 +12,7 @@ from synque_select.cli.options import (
     lightning_cli,
     lightning_command_line,
     scorer_of,
+    short_fit_options,
     split_options,
     with_config_paths,
     with_run_name,
@@ -34,9 +35,9 @@ _DESCRIPTION = (
 def run(arguments: Sequence[str]) -> int:
     """Train on each candidate alone, and correlate proxies with validation. Takes a fit config.
 
-    The config provides the model, the data and the trainer's accelerator, precision and max_steps.
-    If it has a SelectionCallback, candidates are scored with the options of that callback. Finished
-    probes are reused.
+    The config provides the model, the data and the trainer's accelerator, precision, gradient
+    options and max_steps. If it has a SelectionCallback, candidates are scored with the options of
+    that callback. Finished probes are reused, also if other candidates have changed.
     """
     from synque_select.probing.sweep import SweepOptions, run_sweep
 
@@ -94,6 +95,6 @@ def configured_sweep(arguments: Sequence[str]) -> Iterator[ConfiguredSweep]:
             trainer.max_steps,
             options,
             scorer_of(cli),
-            {"accelerator": trainer.accelerator, "precision": trainer.precision},
+            short_fit_options(trainer),
             files,
         )

@@ -11,6 +11,7 @@ from synque_select.cli.options import (
     lightning_cli,
     lightning_command_line,
     scorer_of,
+    short_fit_options,
     split_options,
     with_config_paths,
     with_run_name,
@@ -28,7 +29,6 @@ _DESCRIPTION = (
     "Search for a mixture with Optuna, by short fits: which candidates, how many, and with which "
     "weights. --trainer.max_steps sets the budget of each fit; --tune.proxy needs none."
 )
-_TRAINER_OPTIONS = ("accelerator", "precision", "accumulate_grad_batches", "gradient_clip_val")
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -65,12 +65,9 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _trainer_options(given: Namespace) -> dict[str, Any]:
-    options = {name: getattr(given, name) for name in _TRAINER_OPTIONS}
     # "auto" would take every device of the machine for fits that last seconds
-    options |= {
-        n: getattr(given, n) for n in ("devices", "strategy") if getattr(given, n) != "auto"
-    }
-    return {name: value for name, value in options.items() if value is not None}
+    where = {n: getattr(given, n) for n in ("devices", "strategy")}
+    return short_fit_options(given) | {n: v for n, v in where.items() if v not in ("auto", None)}
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Reuse"]
 
+# options of the Trainer by which trials are validated before their end
+_VALIDATIONS = ("val_check_interval", "check_val_every_n_epoch")
+
 
 @dataclass(frozen=True)
 class _Earlier:
@@ -123,20 +126,21 @@ class Reuse:
             return Beginning(points)
         for earlier in reused:
             self._record(earlier)
-        parts = [f"{len(probes)} of {counted(len(self.space.names), 'probe')}"] * bool(probes)
+        n_probes = sum(earlier.fit is not None for earlier in probes)
+        parts = [f"{n_probes} of {counted(len(self.space.names), 'probe')}"] * bool(probes)
         n_trials = sum(earlier.fit is not None and not earlier.lost for earlier in trials)
         if old is not None:
             parts.append(f"{n_trials} of {counted(len(old.trials), 'trial')} of study {old.name}")
-        are = "is" if len(probes) + n_trials == 1 else "are"
+        are = "is" if n_probes + n_trials == 1 else "are"
         sentence = f"{' and '.join(parts)} {are} reused as measured"
-        if old is not None and priors:
+        if priors:
             are_priors = counted(len(priors), "other is a prior", "others are priors")
             sentence += f", {are_priors} for the sampler"
         if old is not None and old.changes.words:
             sentence += f" ({old.changes.words})"
         summary: JsonObject = {
             "study": None if old is None else old.name,
-            "n_probes": len(probes),
+            "n_probes": n_probes,
             "n_reused": n_trials,
             "n_priors": len(priors),
             "sentence": sentence,
@@ -152,20 +156,26 @@ class Reuse:
         return _OldStudy(study.study_name, usable, changes_between(before, self.contents))
 
     def _probes(self) -> list[_Earlier]:
-        """Return the finished probes of candidates as they are now."""
+        """Return the finished probes of candidates as they are now.
+
+        A probe is validated at its end only. Where trials are validated in between, it may differ
+        from a trial in the random numbers of the training, and is a prior.
+        """
         if self.has_parameters or self.space.k_range[0] > 1:
             return []
-        records = known_records(self.store, "probe")
-        finished = {str(r.details.get("probe")): r for r in records}
+        finished = {str(r.details.get("probe")): r for r in known_records(self.store, "probe")}
         mixtures = [Mixture.equal([name], "probe") for name in self.space.names]
-        known = self.fits.find(self.model_factory, mixtures, finished=finished.get)
-        return [
-            _Earlier(
-                f"probe of {mixture.names[0]}", mixture, fit[0].metrics[self.fits.monitor], fit=fit
-            )
-            for mixture, fit in zip(mixtures, known, strict=True)
-            if fit is not None
-        ]
+        options = {n: v for n, v in self.fits.trainer_options.items() if n not in _VALIDATIONS}
+        same, other = (
+            fits.find(self.model_factory, mixtures, finished=finished.get)
+            for fits in (self.fits, replace(self.fits, trainer_options=options))
+        )
+        probes = []
+        for mixture, fit, probe in zip(mixtures, same, other, strict=True):
+            if (measured := fit or probe) is not None:
+                value = measured[0].metrics[self.fits.monitor]
+                probes.append(_Earlier(f"probe of {mixture.names[0]}", mixture, value, fit=fit))
+        return probes
 
     def _mapped(self, old: _OldStudy) -> list[_Earlier]:
         """Return trials in the new space, those that are the same fit with it."""

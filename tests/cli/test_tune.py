@@ -80,6 +80,40 @@ def test_a_study_from_a_config(folder: Path, capsys: pytest.CaptureFixture[str])
     assert main(["fit", "--config", "tuned.yaml"]) == 0
 
 
+def test_what_was_measured_on_other_candidates_is_reused(
+    folder: Path, capfd: pytest.CaptureFixture[str]
+):
+    from tests.training.tiny import WORDS, texts
+
+    def run(command: str, name: str, *options: str) -> str:
+        options = (*options, f"--{command}.task", "letters", f"--{command}.run_dir", name)
+        assert main([command, "--config", "mine.yaml", *options]) == 0
+        printed = capfd.readouterr()
+        return " ".join(f"{printed.err} {printed.out}".split())
+
+    tuning = ["--tune.pruner", "none", "--tune.n_trials", "6"]
+    assert "reused" not in run("sweep", "sweep-1")
+    assert "5 of 5 probes are reused as measured" in run("tune", "tune-1", *tuning)
+    (folder / "pool" / "half.json").write_text(json.dumps(texts(WORDS["half"], 40, 70)))
+    printed = run("sweep", "sweep-2")
+    assert "4 of 5 probes are reused from the run store; trained now: half" in printed
+    printed = run("tune", "tune-2", *tuning)
+    assert "5 of 5 probes and " in printed
+    assert "are reused as measured, " in printed
+    assert "for the sampler (regenerated: half)" in printed
+    study = json.loads((folder / "tune-2" / "study.json").read_text())
+    roles = [trial["role"] for trial in study["trials"]]
+    assert roles.count("reused") > 5
+    assert len(roles) - roles.count("reused") == 6
+    assert study["priors"]
+    assert {trial["role"] for trial in study["priors"]} == {"prior"}
+    page = (folder / "tune-2" / "report.html").read_text()
+    assert "measured before the study" in page
+    assert ") prior" in page
+    alone = run("tune", "tune-3", *tuning, "--tune.reuse", "false")
+    assert "reused as measured" not in alone
+
+
 @pytest.mark.parametrize("command", ["sweep", "tune", "fit"])
 def test_no_labeled_example_is_needed(
     folder: Path, capsys: pytest.CaptureFixture[str], command: str

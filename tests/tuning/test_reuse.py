@@ -22,6 +22,7 @@ from synque_select.records.correlation import correlate  # noqa: E402
 from synque_select.records.store import RunStore  # noqa: E402
 from synque_select.report.study_tables import study_table  # noqa: E402
 from synque_select.selection.scorer import Scorer  # noqa: E402
+from synque_select.training.surrogate import SurrogateOptions  # noqa: E402
 from synque_select.tuning import TuneOptions, TuningResult, tune_mixture  # noqa: E402
 from synque_select.types import Mixture  # noqa: E402
 from tests.training.tiny import (  # noqa: E402
@@ -29,6 +30,7 @@ from tests.training.tiny import (  # noqa: E402
     LetterEncoder,
     TinyModel,
     candidates,
+    collate,
     data_module,
     real_sample,
     seen_by,
@@ -118,11 +120,12 @@ def tune(
     *,
     store: str = "records.sqlite",
     model: Any = Watched,
+    data: Any = None,
     **options: Any,
 ) -> TuningResult:
     return tune_mixture(
         model,
-        data_module(candidates=given),
+        data or data_module(candidates=given),
         max_steps=4,
         options=TuneOptions(**{"n_trials": 9, "n_startup": 2, "pruner": "none"} | options),
         scorer=scorer(folder),
@@ -312,6 +315,18 @@ def test_probes_are_trials_of_a_study(tmp_path):
     assert all(len(trial.weights) > 1 for trial in larger)
 
 
+def test_a_probe_is_a_prior_where_trials_are_validated_on_the_way(tmp_path):
+    measured = probes(tmp_path, changed("same"))
+    result = tune(tmp_path, changed("same"), n_trials=1, pruner="median", n_reports=2)
+    assert not reused(result)
+    assert {p.source: p.value for p in result.priors} == {
+        f"probe of {name}": values["val_acc"] for name, values in measured.items()
+    }
+    assert result.messages[0] == (
+        "0 of 5 probes are reused as measured, 5 others are priors for the sampler"
+    )
+
+
 def test_what_is_reused_is_said_and_shown(tmp_path, caplog):
     probes(tmp_path, changed("same"))
     first = tune(tmp_path, changed("same"))
@@ -345,6 +360,23 @@ def test_what_is_reused_is_said_and_shown(tmp_path, caplog):
     # only trials that this study has drawn at random may enter a correlation
     for entry in correlate(records):
         assert len(entry.points) <= sum(r.details["startup"] for r in own)
+
+
+def test_with_a_surrogate_all_trials_are_priors(tmp_path):
+    """The validation set consists of the candidates: it is another one."""
+    options = SurrogateOptions(size=50, held_out=0.4, encoder=LetterEncoder())
+
+    def study(how: str, n_trials: int) -> TuningResult:
+        data = data_module(
+            candidates=changed(how), wraps=None, val=options, collate_fn=collate, batch_size=8
+        )
+        return tune(tmp_path, [], data=data, n_trials=n_trials)
+
+    first = study("same", 8)
+    result = study("removed", 1)
+    assert not reused(result)
+    assert 0 < len(result.priors) <= len(first.trials)
+    assert result.messages[0].startswith(f"0 of 8 trials of study {first.study_name} are reused")
 
 
 def test_nothing_is_reused_if_anything_else_differs(tmp_path):
