@@ -508,7 +508,10 @@ def with_run_name(arguments: Sequence[str], command: str) -> list[str]:
 def short_fit_options(trainer: Namespace) -> dict[str, Any]:
     """Return the arguments of a config's trainer that probes and trials are trained with."""
     names = ("accelerator", "precision", "accumulate_grad_batches", "gradient_clip_val")
-    return {n: getattr(trainer, n) for n in names if getattr(trainer, n) is not None}
+    options = {n: getattr(trainer, n) for n in names if getattr(trainer, n) is not None}
+    if options.get("accumulate_grad_batches") == 1:  # the default, as if it were not given
+        del options["accumulate_grad_batches"]
+    return options
 
 
 def split_options(given: Namespace, options: type[_Options]) -> tuple[_Options, dict[str, Any]]:

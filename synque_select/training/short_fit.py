@@ -303,7 +303,7 @@ class ShortFits:
         with seeded(self.options.seed):
             module = model_factory()
             planned = self._planned(mixture, module, weights_sha256(module), stop_after)
-            fit = _known(planned.fit_id, finished)
+            fit = _known(planned, finished)
             if fit is None:
                 fit = self._train(planned, module, callbacks, stop_after)
         return fit, self._key_of(planned, fit, type(module), stop_after)
@@ -329,18 +329,12 @@ class ShortFits:
         Raises:
             LightningError: A finished fit has not logged the monitored metric.
         """
-        with seeded(self.options.seed):
-            module = model_factory()
-            weights = weights_sha256(module)
+        kind, plans = self._plans(model_factory, mixtures, stop_after)
         fits: list[tuple[ShortFit, JsonObject] | None] = []
-        for mixture in mixtures:
-            with seeded(self.options.seed):
-                planned = self._planned(mixture, module, weights, stop_after)
-            fit = _known(planned.fit_id, finished)
-            if fit is None:
-                fits.append(None)
-            else:
-                fits.append((fit, self._key_of(planned, fit, type(module), stop_after)))
+        for planned in plans:
+            fit = _known(planned, finished)
+            known = None if fit is None else (fit, self._key_of(planned, fit, kind, stop_after))
+            fits.append(known)
         return fits
 
     def drawn_sha256(self, name: str) -> str:
@@ -358,15 +352,7 @@ class ShortFits:
             model_factory: Makes the module, which is the same for all fits.
             mixtures: The mixtures.
         """
-        ids = []
-        with seeded(self.options.seed):
-            module = model_factory()
-            weights = weights_sha256(module)
-            for mixture in mixtures:
-                with preserved_state():  # as if the module had just been made
-                    data = _serving(self.datamodule, mixture)
-                    ids.append(self._fit_id(mixture, data, module, weights))
-        return ids
+        return [planned.fit_id for planned in self._plans(model_factory, mixtures)[1]]
 
     @property
     def no_mixture(self) -> Mixture:
@@ -439,14 +425,30 @@ class ShortFits:
             },
         )
 
+    def _plans(
+        self,
+        model_factory: ModelFactory,
+        mixtures: Iterable[Mixture],
+        stop_after: int | None = None,
+    ) -> tuple[type, list[_Planned]]:
+        """Return the class of the module, and each fit as `run` would plan it."""
+        plans = []
+        with seeded(self.options.seed):
+            module = model_factory()
+            weights = weights_sha256(module)
+            for mixture in mixtures:
+                with preserved_state():  # as if the module had just been made
+                    plans.append(self._planned(mixture, module, weights, stop_after))
+        return type(module), plans
+
     def _planned(
         self, mixture: Mixture, module: AnyModule, weights: str, stop_after: int | None
     ) -> _Planned:
         data = _serving(self.datamodule, mixture)
-        fit_id = self._fit_id(mixture, data, module, weights)
+        fit_ids = self._fit_ids(mixture, data, module, weights)
         if stop_after is not None:
-            fit_id = content_sha256([fit_id, stop_after])
-        return _Planned(fit_id, data, weights)
+            fit_ids = [content_sha256([fit_id, stop_after]) for fit_id in fit_ids]
+        return _Planned(fit_ids[0], fit_ids[1], data, weights)
 
     def _key_of(
         self, planned: _Planned, fit: ShortFit, model: type, stop_after: int | None
@@ -459,30 +461,28 @@ class ShortFits:
         ended = self if stop_after is None else replace(self, max_steps=stop_after)
         return ended.key(model, planned.data.batch_size, fit.parameters, planned.weights)
 
-    def _fit_id(
+    def _fit_ids(
         self, mixture: Mixture, data: AnySynqueDataModule, module: AnyModule, weights: str
-    ) -> str:
-        """Hash everything that affects the outcome of a fit."""
+    ) -> list[str]:
+        """Hash everything that affects the outcome of a fit, and what version 0.1.0 hashed."""
         loader = data.mixture_loader()
         served = loader.dataset
         assert isinstance(served, MixtureDataset)
         batch = loader.collate_fn([served[i] for i in range(min(_N_HASHED, len(served)))])
-        return content_sha256(
-            [
-                self.options.task,
-                sorted((self.ranking[name].sha256, w) for name, w in mixture.weights.items()),
-                self._drawn_sha256(loader),
-                _code(type(module)),
-                dict(module.hparams),
-                weights,
-                self.validation,
-                [self.max_steps, self.options.seed, loader.batch_size],
-                {key: str(value) for key, value in self.trainer_options.items()},
-                batch,
-                *self.details.values(),
-                package_versions(data),
-            ]
-        )
+        parts = [
+            self.options.task,
+            sorted((self.ranking[name].sha256, w) for name, w in mixture.weights.items()),
+            _code(type(module)),
+            dict(module.hparams),
+            weights,
+            self.validation,
+            [self.max_steps, self.options.seed, loader.batch_size],
+            {key: str(value) for key, value in self.trainer_options.items()},
+            batch,
+            *self.details.values(),
+            package_versions(data),
+        ]
+        return [content_sha256([self._drawn_sha256(loader), *parts]), content_sha256(parts)]
 
     def _drawn_sha256(self, loader: MixtureLoader) -> str:
         batches = self.max_steps * self.trainer_options.get("accumulate_grad_batches", 1)
@@ -528,19 +528,27 @@ class ShortFits:
 
 @dataclass(frozen=True)
 class _Planned:
-    """A fit before it is trained: its id, what it draws from, and the hash of its first weights."""
+    """A fit before it is trained.
+
+    Args:
+        fit_id: Its id.
+        old_id: The id that version 0.1.0 gave it, which does not cover all examples.
+        data: What it draws from.
+        weights: Hash of its first weights.
+    """
 
     fit_id: str
+    old_id: str
     data: AnySynqueDataModule
     weights: str
 
 
-def _known(fit_id: str, finished: Callable[[str], RunRecord | None]) -> ShortFit | None:
-    record = finished(fit_id)
-    if record is None:
-        return None
-    parameters, seconds = record.key["hyper_parameters"], record.details["seconds"]
-    return ShortFit(fit_id, record.metrics, parameters, seconds, record.created)
+def _known(planned: _Planned, finished: Callable[[str], RunRecord | None]) -> ShortFit | None:
+    for fit_id in (planned.fit_id, planned.old_id):
+        if (record := finished(fit_id)) is not None:
+            parameters, seconds = record.key["hyper_parameters"], record.details["seconds"]
+            return ShortFit(fit_id, record.metrics, parameters, seconds, record.created)
+    return None
 
 
 def _n_devices(options: TrainerOptions) -> int:
