@@ -74,9 +74,9 @@ class RoundCost:
             if self.money is None
             else f", at most {rounds * self.money:,.4g} at the given prices"
         )
+        more = " (more if a rubric has to be repaired)" if self.rubric.n_prompts else ""
         return (
-            f"{counted(rounds, 'round')} at most: {counted(n_calls, 'call')} (more if a rubric has "
-            f"to be repaired), about {n_input:,} input tokens and at most {n_output:,} output "
+            f"{counted(rounds, 'round')} at most: {counted(n_calls, 'call')}{more}, about {n_input:,} input tokens and at most {n_output:,} output "
             f"tokens{paid}."
         )
 
