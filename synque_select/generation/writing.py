@@ -76,8 +76,8 @@ class RoundCost:
         )
         more = " (more if a rubric has to be repaired)" if self.rubric.n_prompts else ""
         return (
-            f"{counted(rounds, 'round')} at most: {counted(n_calls, 'call')}{more}, about {n_input:,} input tokens and at most {n_output:,} output "
-            f"tokens{paid}."
+            f"{counted(rounds, 'round')} at most: {counted(n_calls, 'call')}{more}, about "
+            f"{n_input:,} input tokens and at most {n_output:,} output tokens{paid}."
         )
 
 
