@@ -61,13 +61,14 @@ def run(options: Namespace) -> int:
     plan.check_same_code()
     become_worker()
     stages = list(dict.fromkeys(unit.stage for unit in plan.units))
+    own = [named] if named else _part(plan, stages[:1], options.index, options.of)
+    if not own and len(stages) < 2:
+        print(f"no unit is left for process {options.index} of {options.of}")
+        return 0
     with opened(plan, quiet=options.quiet) as run_units:
-        if named is not None:
-            return _run(plan, run_units, [named], quiet=options.quiet)
-        if not stages:
-            return 0
-        own = _part(plan, stages[0], options.index, options.of)
         status = _run(plan, run_units, own, quiet=options.quiet)
+        if named is not None:
+            return status
         for before, stage in itertools.pairwise(stages):
             left = plan.open_units(before)
             if left:
@@ -166,9 +167,9 @@ def _check_index(index: int | None, of: int | None) -> None:
         )
 
 
-def _part(plan: BasePlan[Any], stage: str, index: int, of: int) -> list[PlannedUnit]:
+def _part(plan: BasePlan[Any], stages: Sequence[str], index: int, of: int) -> list[PlannedUnit]:
     """Return the open units of a process: consecutive ones, so that few candidates are read."""
-    units = [unit for unit in plan.units if unit.stage == stage]
+    units = [unit for unit in plan.units if unit.stage in stages]
     first, last = (len(units) * number // of for number in (index, index + 1))
     return [unit for unit in units[first:last] if not plan.is_done(unit)]
 

@@ -86,6 +86,9 @@ def test_eight_processes_of_which_two_are_killed(folder: Path, capsys: pytest.Ca
     assert n_before == 15 - 4 + 2  # the killed ones had begun one each
     assert work("--index", "0", "--of", "1") == 0
     assert len(log.read_text().split()) == n_before + 4
+    capsys.readouterr()
+    assert work("--index", "3", "--of", "8") == 0
+    assert capsys.readouterr().out == "no unit is left for process 3 of 8\n"
     assert main(["gather", "plan"]) == 0
     assert len(log.read_text().split()) == n_before + 4  # nothing is trained by gather
     assert records("together.sqlite") == records("alone.sqlite")
