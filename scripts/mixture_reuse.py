@@ -6,7 +6,7 @@ that changes, drawn at random) a study is run on the candidates before the chang
 study begins with its trials, and one without (`reuse=False`). Finished pairs are kept in `--out`,
 and a run that was stopped continues.
 
-    python scripts/mixture_reuse.py --seeds 10 --out runs/mixture_reuse
+    python scripts/mixture_reuse.py --seeds 8 --changes removed regenerated --out runs/reuse
 """
 
 from __future__ import annotations
