@@ -150,6 +150,7 @@ class BaseReselectionCallback(CheckedCallback[TrainerT, ModuleT]):
         }
         self._run: _Run | None = None
         self._is_training = self._is_restored = self._has_warned = False
+        self._has_trained = False  # in the current fit; that of a Tuner does not get so far
         self._trajectory: WeightTrajectory | None = None
         self._run_dir: Path | None = None
         self._resumed_at = self._saved_at = 0.0
@@ -261,7 +262,7 @@ class BaseReselectionCallback(CheckedCallback[TrainerT, ModuleT]):
         if not self._is_training:
             return
         self._update(trainer)
-        self._is_training = False
+        self._is_training, self._has_trained = False, True
         if trainer.is_global_zero:
             with bookkeeping("the weights of the candidates over time are not logged as a table"):
                 log_table(trainer, "synque_weights", _table_of(self._known))
@@ -269,13 +270,14 @@ class BaseReselectionCallback(CheckedCallback[TrainerT, ModuleT]):
 
     def teardown(self, trainer: TrainerT, pl_module: ModuleT, stage: str) -> None:
         """Write the report page, if no SelectionCallback does."""
-        if stage != "fit" or self._trajectory is None:
+        if stage != "fit" or not self._has_trained:
             return
+        self._has_trained = False
         with bookkeeping("the weights did not come back from the launched process"):
             if trainer.local_rank == 0:
                 self._spawn_result.write(
                     {
-                        "trajectory": self._trajectory.to_dict(),
+                        "trajectory": self._known.to_dict(),
                         "run_dir": str(self._run_dir or ""),
                     }
                 )

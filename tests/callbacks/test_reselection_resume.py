@@ -20,11 +20,12 @@ SCRIPT = ROOT / "tests" / "training" / "scripts" / "reselecting.py"
 pytestmark = pytest.mark.xdist_group("killed")
 
 
-def run(folder: Path, devices: int, *moment: str, policy: str = "odm") -> None:
+def run(folder: Path, devices: int, *moment: str, policy: str = "odm", **variables: str) -> None:
     folder.mkdir(exist_ok=True)
+    variables |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "POLICY": policy}
     done = subprocess.run(
         [sys.executable, str(SCRIPT), str(folder), str(devices), *moment],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "POLICY": policy},
+        env={**os.environ, **variables},
         capture_output=True,
         text=True,
         timeout=240,
@@ -103,3 +104,11 @@ def test_all_ranks_have_the_same_weights(tmp_path):
     (run_dir,) = (tmp_path / "runs" / "Model").iterdir()
     assert one["run_dir"] == str(run_dir)
     assert (run_dir / "weights.json").is_file()
+
+
+def test_the_caller_of_launched_processes_knows_the_trajectory(tmp_path):
+    run(tmp_path / "ddp", 2)
+    run(tmp_path / "spawn", 2, STRATEGY="ddp_spawn")
+    (spawned,) = results(tmp_path / "spawn", 1)
+    assert spawned["points"] == results(tmp_path / "ddp", 2)[0]["points"]
+    assert Path(spawned["run_dir"]).parent == tmp_path / "spawn" / "runs" / "Model"

@@ -31,7 +31,7 @@ class Model(TinyModel):
     Without dropout: Lightning does not restore random states, so no resumed run draws the same.
     """
 
-    file: Any = None
+    folder: Path | None = None  # an instance's attributes reach processes that are spawned
     kill_at: tuple[int, float] | None = None
     n_batches = 0
 
@@ -48,8 +48,9 @@ class Model(TinyModel):
 
     def _write(self, names: list[str]) -> None:
         event = {"pid": os.getpid(), "step": self.trainer.global_step, "texts": names}
-        self.file.write(json.dumps(event) + "\n")
-        self.file.flush()
+        assert self.folder is not None
+        with (self.folder / f"rank{self.global_rank}.jsonl").open("a") as file:
+            file.write(json.dumps(event) + "\n")
         Model.n_batches += 1
         if self.kill_at is not None and self.kill_at[0] == self.n_batches:
             # the processes of this run are a group of their own
@@ -72,7 +73,7 @@ def main(folder: Path, devices: int) -> None:
         callback,
         saver,
         devices=devices,
-        strategy="ddp" if devices > 1 else "auto",
+        strategy=os.environ.get("STRATEGY", "ddp") if devices > 1 else "auto",
         enable_checkpointing=True,
         limit_val_batches=0,
         max_epochs=-1,
@@ -80,8 +81,8 @@ def main(folder: Path, devices: int) -> None:
         accumulate_grad_batches=2,
     )
     rank = int(os.environ.get("LOCAL_RANK", "0"))
-    Model.file = (folder / f"rank{rank}.jsonl").open("a")
     model = Model()
+    model.folder = folder
     run.fit(model, datamodule=datamodule, ckpt_path="last")
     state = {
         "weights": {name: value.tolist() for name, value in model.state_dict().items()},
