@@ -142,7 +142,7 @@ def main() -> None:
     parser.add_argument("--mode", choices=("max", "min"), help="of that metric")
     parser.add_argument("--fits", type=Path, help="file of finished fits")
     given, overrides = parser.parse_known_args()
-    task = _task(given.config, overrides)
+    task = task_of(given.config, overrides)
     metric = Metric(given.metric or task.metric, given.mode or task.mode)
     replicates = [Replicate(task, seed, given.size, given.fits) for seed in range(given.seeds)]
     if given.k is None:
@@ -153,7 +153,8 @@ def main() -> None:
         _report_trials(metric, replicates, given)
 
 
-def _task(config: str, overrides: Sequence[str]) -> BaseTask:
+def task_of(config: str, overrides: Sequence[str]) -> BaseTask:
+    """Return the task of a packaged config, with options that override it."""
     import jsonargparse
 
     parser = jsonargparse.ArgumentParser(exit_on_error=False)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from synque_select.lens.config import LensConfig
     from synque_select.llm.base import BaseLLM
     from synque_select.llm.registry import register_engine
+    from synque_select.probing.influence import InfluenceOptions, measure_influence
     from synque_select.probing.probes import ProbeSweep
     from synque_select.proxies.base import BaseProxy, ProxyInput, ProxyScores
     from synque_select.proxies.registry import register_proxy
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from synque_select.training.pytorch_lightning import SynqueDataModule
     from synque_select.training.surrogate import SurrogateOptions, surrogate_validation
     from synque_select.tuning import TuneOptions, tune_mixture
-    from synque_select.types import Decision, Mixture, Ranking
+    from synque_select.types import Decision, InfluenceResult, Mixture, Ranking
 
     __version__: str
 
@@ -51,6 +52,8 @@ __all__ = [
     "Decision",
     "ExperimentResult",
     "HFMixture",
+    "InfluenceOptions",
+    "InfluenceResult",
     "LensConfig",
     "Mixture",
     "MixtureOptions",
@@ -73,6 +76,7 @@ __all__ = [
     "load_candidates",
     "load_ranking",
     "load_real",
+    "measure_influence",
     "rank",
     "register_encoder",
     "register_engine",
@@ -92,6 +96,8 @@ _MODULES = {
     "Decision": "types",
     "ExperimentResult": "records.experiment_result",
     "HFMixture": "hf",
+    "InfluenceOptions": "probing.influence",
+    "InfluenceResult": "types",
     "LensConfig": "lens.config",
     "Mixture": "types",
     "MixtureOptions": "selection.mixture",
@@ -114,6 +120,7 @@ _MODULES = {
     "load_candidates": "data.sources",
     "load_ranking": "records.ranking_file",
     "load_real": "data.sources",
+    "measure_influence": "probing.influence",
     "rank": "selection.scorer",
     "register_encoder": "encoders.registry",
     "register_engine": "llm.registry",

@@ -58,6 +58,10 @@ def _of_lightning(name: str) -> argparse.ArgumentParser:
         from synque_select.training.short_fit import ShortFitOptions
 
         return help_parser(name, "", ShortFitOptions, run_sweep)
+    if name == "influence":
+        from synque_select.probing.influence import InfluenceOptions, run_influence
+
+        return help_parser(name, "", InfluenceOptions, run_influence)
     if name == "tune":
         from synque_select.tuning.command import run_tuning
         from synque_select.tuning.options import TuneOptions

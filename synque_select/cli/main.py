@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["first_sentence", "main", "parser_of"]
 
-_WITH_FITS = ("fit", "sweep", "tune", "experiment")
+_WITH_FITS = ("fit", "sweep", "influence", "tune", "experiment")
 _CLEANUP_S, _CLEANUP_OF_FITS_S = 0.5, 10.0
 _NEW_OBJECTS = 100_000
 _MAX_COMMAND = 600  # characters

@@ -25,6 +25,7 @@ _MAX_VALUE = 200
 # what gives the options of a group of a config
 _OPTIONS = {
     "experiment": "synque_select.experiment.ExperimentOptions",
+    "influence": "synque_select.probing.influence.InfluenceOptions",
     "sweep": "synque_select.training.short_fit.ShortFitOptions",
     "trainer": "pytorch_lightning.Trainer",
     "tune": "synque_select.tuning.options.TuneOptions",
@@ -121,7 +122,7 @@ def _outer(arguments: Sequence[str]) -> list[str]:
     if command == "experiment":
         return ["experiment", "task", "version"]
     of_lightning = ["ckpt_path", "data", "lr_scheduler", "model", "optimizer", "seed_everything"]
-    return sorted([*of_lightning, "trainer", *({command} & {"sweep", "tune"})])
+    return sorted([*of_lightning, "trainer", *({command} & {"influence", "sweep", "tune"})])
 
 
 def _field(message: str) -> str | None:

@@ -52,6 +52,11 @@ if TYPE_CHECKING:
         fit_importance_weights,
         kish_size,
     )
+    from synque_select.functional.influence import (
+        InfluenceEstimate,
+        adam_direction,
+        estimate_influence,
+    )
     from synque_select.functional.learning_speed import (
         closeness_weights,
         curve_slopes,
@@ -151,6 +156,7 @@ if TYPE_CHECKING:
         sq_distances,
         working_dtype,
     )
+    from synque_select.functional.projection import random_projection
     from synque_select.functional.racing import (
         Race,
         decided_at_border,
@@ -188,6 +194,7 @@ __all__ = [
     "HashedNGrams",
     "Heads",
     "ImportanceWeights",
+    "InfluenceEstimate",
     "Kernel",
     "KernelName",
     "LensKind",
@@ -200,6 +207,7 @@ __all__ = [
     "SelfMean",
     "TopK",
     "Verdict",
+    "adam_direction",
     "agreement",
     "assign_folds",
     "balanced_accuracy",
@@ -215,6 +223,7 @@ __all__ = [
     "decided_at_border",
     "default_n_bins",
     "divergence_frontier",
+    "estimate_influence",
     "exp3_weights",
     "expected_log_counts",
     "expected_minimum",
@@ -286,6 +295,7 @@ __all__ = [
     "quantize",
     "race",
     "random_choice_p_value",
+    "random_projection",
     "real_contributions",
     "real_radii",
     "round_sizes",
@@ -315,6 +325,7 @@ _MODULES = {
     "HashedNGrams": "ngram",
     "Heads": "transfer",
     "ImportanceWeights": "importance",
+    "InfluenceEstimate": "influence",
     "Kernel": "mmd",
     "KernelName": "mmd",
     "LABELS": "lens",
@@ -331,6 +342,7 @@ _MODULES = {
     "SelfMean": "mmd",
     "TopK": "benchmark_statistics",
     "Verdict": "paired",
+    "adam_direction": "influence",
     "agreement": "benchmark_statistics",
     "assign_folds": "folds",
     "balanced_accuracy": "transfer",
@@ -347,6 +359,7 @@ _MODULES = {
     "default_n_bins": "mauve",
     "divergence_frontier": "mauve",
     "exp3_weights": "odm",
+    "estimate_influence": "influence",
     "expected_log_counts": "ngram",
     "expected_minimum": "coverage",
     "exploration_rate": "odm",
@@ -417,6 +430,7 @@ _MODULES = {
     "quantize": "mauve",
     "race": "racing",
     "random_choice_p_value": "benchmark_statistics",
+    "random_projection": "projection",
     "real_contributions": "pad",
     "real_radii": "coverage",
     "round_sizes": "racing",

@@ -15,6 +15,12 @@ from synque_select.types.findings import (
     ShownGap,
     ShownView,
 )
+from synque_select.types.influence import (
+    CandidateInfluence,
+    GradientKind,
+    InfluenceResult,
+    ValidationKind,
+)
 from synque_select.types.label_filter import DroppedLabel, LabelFilterRecord
 from synque_select.types.label_warning import LabelWarning
 from synque_select.types.mixture import Mixture
@@ -39,6 +45,7 @@ from synque_select.types.weight_trajectory import WeightPoint, WeightTrajectory
 
 __all__ = [
     "AnswerEvidence",
+    "CandidateInfluence",
     "ContestedExample",
     "Decision",
     "DoubtfulLabel",
@@ -49,6 +56,8 @@ __all__ = [
     "Findings",
     "Gap",
     "Gaps",
+    "GradientKind",
+    "InfluenceResult",
     "LabelCheck",
     "LabelChecks",
     "LabelFilterRecord",
@@ -67,6 +76,7 @@ __all__ = [
     "SampleSizeAnalysis",
     "ShownGap",
     "ShownView",
+    "ValidationKind",
     "WeightPoint",
     "WeightTrajectory",
     "is_surrogate",

@@ -35,6 +35,7 @@ PARTS = (
     "digests",
     "embeddings",
     "hf",
+    "influence",
     "iterables",
     "rankings",
     "scores",

@@ -35,7 +35,7 @@ def test_other_defaults_are_still_there(capsys):
     assert "(default: a GPU if there is one)" in text
 
 
-@pytest.mark.parametrize("name", ["fit", "sweep", "tune"])
+@pytest.mark.parametrize("name", ["fit", "influence", "sweep", "tune"])
 def test_help_shows_our_options_and_says_how_to_see_those_of_lightning(name: str, capsys):
     with pytest.raises(SystemExit) as done:
         main([name, "--help-all"])
@@ -50,7 +50,8 @@ def test_help_shows_our_options_and_says_how_to_see_those_of_lightning(name: str
     shown = set(re.findall(r"^  (?:-\w(?: \w+)?, )?(--[\w.-]+)", ours, re.MULTILINE))
     assert {"--help-all", "--config", "--data.candidates", "--trainer.max_steps"} <= shown
     if name != "fit":
-        assert {f"--{name}.monitor", f"--{name}.run_dir"} <= shown
+        own = "dims" if name == "influence" else "monitor"
+        assert {f"--{name}.{own}", f"--{name}.run_dir"} <= shown
         assert shown - {"--help-all", "--name"} <= {*re.findall(r"--[\w.-]+", everything)} | {
             option for option in shown if option.startswith("--data.")
         }

@@ -170,7 +170,7 @@ def test_the_options_of_other_commands_exist(
     capsys: pytest.CaptureFixture[str],
 ):
     monkeypatch.chdir(tmp_path)
-    if arguments[0] in ("experiment", "fit", "sweep", "tune"):
+    if arguments[0] in ("experiment", "fit", "influence", "sweep", "tune"):
         with pytest.raises(SystemExit) as ended:
             main([*arguments, "--print_config"])
         assert ended.value.code == 0, capsys.readouterr().err

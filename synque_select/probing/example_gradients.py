@@ -1,0 +1,220 @@
+"""Gradients of a module's training loss, example by example, for some of its parameters."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
+from torch.utils._pytree import tree_flatten, tree_unflatten
+from torchmetrics import Metric
+
+from synque_select.errors import LightningError
+from synque_select.types.influence import GradientKind
+
+if TYPE_CHECKING:
+    from synque_select.training.lightning_compat import AnyModule
+
+__all__ = ["ExampleGradients", "Parameters", "as_in_evaluation", "chosen_parameters"]
+
+Parameters: TypeAlias = Mapping[str, nn.Parameter]
+_MAX_ENTRIES = 1 << 25  # gradient entries in memory at a time: 128 MiB of float32
+_LORA = "lora_"  # in the names that peft gives
+
+
+class _Loss(nn.Module):
+    """The training loss of a batch as a forward pass, which `functional_call` needs."""
+
+    def __init__(self, module: AnyModule) -> None:
+        super().__init__()
+        self.module = module
+        step = module.training_step
+        self._takes_index = len(inspect.signature(step).parameters) > 1
+
+    def forward(self, batch: object) -> Tensor:
+        step: Callable[..., object] = self.module.training_step
+        output = step(batch, 0) if self._takes_index else step(batch)
+        loss = output.get("loss") if isinstance(output, Mapping) else output
+        if not isinstance(loss, Tensor):
+            raise LightningError(
+                f"{type(self.module).__name__}.training_step returned {type(loss).__name__}, but "
+                'influence needs the loss: a tensor, or a mapping with the key "loss"'
+            )
+        return loss
+
+
+@contextmanager
+def as_in_evaluation(module: AnyModule) -> Iterator[None]:
+    """Take losses in evaluation mode: no dropout, no update of statistics, nothing logged.
+
+    Modes and logging methods are restored; metrics that `training_step` updates are reset.
+    """
+    were_training = [part for part in module.modules() if part.training]
+    methods = {name: vars(module).get(name) for name in ("log", "log_dict")}
+    module.eval()
+    for name in methods:
+        setattr(module, name, _log_nothing)
+    try:
+        yield
+    finally:
+        for name, method in methods.items():
+            if method is None:
+                delattr(module, name)
+            else:
+                setattr(module, name, method)
+        for part in were_training:
+            part.training = True
+        _reset_metrics(module)
+
+
+def _log_nothing(*_: object, **__: object) -> None:
+    pass
+
+
+def _reset_metrics(module: nn.Module) -> None:
+    for part in module.modules():
+        if isinstance(part, Metric):
+            part.reset()
+
+
+def chosen_parameters(
+    module: AnyModule, kind: GradientKind | Literal["auto"], batch: object
+) -> tuple[GradientKind, dict[str, nn.Parameter]]:
+    """Return the parameters whose gradients are taken.
+
+    Args:
+        module: The module, in evaluation mode.
+        kind: "lora" for the LoRA parameters of peft, "last_layer" for those of the module with
+            trainable parameters of its own that is called last, "all" for all trainable ones, and
+            "auto" for the first of these that exists.
+        batch: A batch whose loss is computed, to see which layer is called last.
+
+    Returns:
+        The kind, and the parameters by name.
+
+    Raises:
+        LightningError: There are none.
+    """
+    trainable = {name: p for name, p in module.named_parameters() if p.requires_grad}
+    lora = {name: p for name, p in trainable.items() if _LORA in name}
+    if kind == "lora" or (kind == "auto" and lora):
+        return "lora", _some(module, lora, "LoRA parameters, such as those of peft")
+    if kind == "all":
+        return "all", _some(module, trainable, "trainable parameters")
+    layer = _last_called(module, batch)
+    last = {} if layer is None else {id(p) for p in layer.parameters(recurse=False)}
+    chosen = {name: p for name, p in trainable.items() if id(p) in last}
+    return "last_layer", _some(module, chosen, "layer with trainable parameters that is called")
+
+
+def _some(
+    module: nn.Module, parameters: dict[str, nn.Parameter], what: str
+) -> dict[str, nn.Parameter]:
+    if not parameters:
+        raise LightningError(f"{type(module).__name__} has no {what}: influence needs gradients")
+    return parameters
+
+
+def _last_called(module: AnyModule, batch: object) -> nn.Module | None:
+    called: list[nn.Module] = []
+    handles = [
+        part.register_forward_hook(lambda layer, *_: called.append(layer))
+        for part in module.modules()
+        if any(p.requires_grad for p in part.parameters(recurse=False))
+    ]
+    try:
+        with torch.no_grad():
+            _Loss(module)(batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return called[-1] if called else None
+
+
+class ExampleGradients:
+    """Computes (n, d) gradients of the loss of single examples.
+
+    All examples of a batch go through the model together (`torch.func.vmap`) where the training
+    step allows it: each part of a batch is a tensor with a row per example, and no operation needs
+    the values of a tensor. Otherwise each example is a batch of its own.
+
+    Args:
+        module: The module, in evaluation mode.
+        parameters: The parameters, by name.
+        batch_of: Makes a batch of examples, on the module's device.
+        batch_size: Most examples per batch; fewer where gradients are long.
+    """
+
+    def __init__(
+        self,
+        module: AnyModule,
+        parameters: Parameters,
+        batch_of: Callable[[list[object]], object],
+        batch_size: int,
+    ) -> None:
+        self._loss, self._parameters, self._batch_of = _Loss(module), dict(parameters), batch_of
+        self.n_parameters = sum(p.numel() for p in parameters.values())
+        self.batch_size = max(1, min(batch_size, _MAX_ENTRIES // self.n_parameters))
+        self._vectorized = True
+
+    def __call__(self, examples: Sequence[object]) -> Tensor:
+        """Return (n, d) float32 gradients of at most `batch_size` examples."""
+        examples = list(examples)
+        if self._vectorized and len(examples) > 1:
+            batch = self._batch_of(examples)
+            rows = _rows(batch, len(examples))
+            try:
+                if rows is not None:
+                    return self._together(*rows)
+            except (RuntimeError, ValueError, TypeError):
+                # not every operation can be vectorized; what is wrong otherwise fails again below
+                _reset_metrics(self._loss)
+            self._vectorized = False
+        return torch.cat([self._alone(example) for example in examples])
+
+    def _together(self, tensors: list[Tensor], spec: Any) -> Tensor:
+        prefix = "module."
+        chosen = {prefix + name: p.detach() for name, p in self._parameters.items()}
+
+        def loss(parameters: dict[str, Tensor], *parts: Tensor) -> Tensor:
+            batch = tree_unflatten([part.unsqueeze(0) for part in parts], spec)
+            value: Tensor = functional_call(self._loss, parameters, (batch,))
+            return value
+
+        in_dims = (None, *[0] * len(tensors))
+        # gradients of the others are not needed; `grad` counts inside of `no_grad`
+        with torch.no_grad():
+            per_example = vmap(grad(loss), in_dims=in_dims, randomness="different")
+            gradients = per_example(chosen, *tensors)
+        return torch.cat([gradients[name].flatten(1).float() for name in chosen], dim=1)
+
+    def _alone(self, example: object) -> Tensor:
+        others = [p for p in self._loss.parameters() if p.requires_grad]
+        chosen = list(self._parameters.values())
+        for parameter in others:
+            parameter.requires_grad_(False)
+        for parameter in chosen:
+            parameter.requires_grad_(True)
+        try:
+            with torch.enable_grad():
+                loss = self._loss(self._batch_of([example]))
+                parts = torch.autograd.grad(loss, chosen, allow_unused=True)
+        finally:
+            for parameter in others:
+                parameter.requires_grad_(True)
+        filled = [
+            torch.zeros_like(p) if part is None else part
+            for p, part in zip(chosen, parts, strict=True)
+        ]
+        return torch.cat([part.flatten().float() for part in filled]).unsqueeze(0)
+
+
+def _rows(batch: object, n: int) -> tuple[list[Tensor], Any] | None:
+    """Return the tensors of a batch and its structure; None if one has not a row per example."""
+    leaves, spec = tree_flatten(batch)
+    tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.ndim and len(leaf) == n]
+    return (tensors, spec) if leaves and len(tensors) == len(leaves) else None

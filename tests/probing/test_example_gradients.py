@@ -1,0 +1,142 @@
+"""Gradients of single examples, against autograd, one example at a time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import default_collate
+from torchmetrics import MeanMetric
+
+from synque_select.errors import LightningError
+from synque_select.probing.example_gradients import (
+    ExampleGradients,
+    as_in_evaluation,
+    chosen_parameters,
+)
+from tests.lightning_package import pl
+
+
+class Net(pl.LightningModule):
+    """A head that is defined before what feeds it, with dropout, norms and a metric."""
+
+    def __init__(self, reads_values: bool = False) -> None:
+        super().__init__()
+        self.head = nn.Linear(6, 3)
+        self.body = nn.Sequential(
+            nn.Conv1d(2, 6, 3), nn.BatchNorm1d(6), nn.ReLU(), nn.AdaptiveAvgPool1d(1), nn.Flatten()
+        )
+        self.dropout = nn.Dropout(0.5)
+        self.seen = MeanMetric()
+        self.reads_values = reads_values
+        self.batch_sizes: list[int] = []
+
+    def training_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> dict[str, Any]:
+        self.batch_sizes.append(len(batch["x"]))
+        logits = self.head(self.dropout(self.body(batch["x"])))
+        loss = nn.functional.cross_entropy(logits, batch["y"])
+        self.log("train_loss", loss)
+        if self.reads_values and loss.item() > 0:  # vmap cannot follow this
+            self.seen.update(loss)
+        return {"loss": loss, "other": logits.detach()}
+
+
+def examples(n: int = 7) -> list[dict[str, Any]]:
+    generator = torch.Generator().manual_seed(3)
+    return [{"x": torch.randn(2, 5, generator=generator), "y": i % 3} for i in range(n)]
+
+
+def by_autograd(module: Net, names: list[str]) -> torch.Tensor:
+    parameters = [dict(module.named_parameters())[name] for name in names]
+    rows = []
+    for example in examples():
+        batch = default_collate([example])
+        logits = module.head(module.body(batch["x"]))
+        loss = nn.functional.cross_entropy(logits, batch["y"])
+        parts = torch.autograd.grad(loss, parameters)
+        rows.append(torch.cat([part.flatten() for part in parts]))
+    return torch.stack(rows)
+
+
+@pytest.mark.parametrize("reads_values", [False, True])
+@pytest.mark.parametrize("kind", ["last_layer", "all"])
+def test_they_are_those_of_autograd(kind: Any, reads_values: bool):
+    torch.manual_seed(0)
+    module = Net(reads_values)
+    with as_in_evaluation(module):
+        taken_kind, chosen = chosen_parameters(module, kind, default_collate(examples(1)))
+        assert taken_kind == kind
+        module.batch_sizes.clear()
+        taken = ExampleGradients(module, chosen, default_collate, 16)(examples())
+        expected = by_autograd(module, list(chosen))
+    assert taken.shape == (7, sum(p.numel() for p in chosen.values()))
+    assert torch.allclose(taken, expected, atol=1e-6)
+    # one pass for all examples, or one try and then one pass per example
+    assert len(module.batch_sizes) == (8 if reads_values else 1)
+
+
+def test_the_last_layer_is_the_one_that_is_called_last():
+    module = Net()
+    with as_in_evaluation(module):
+        kind, chosen = chosen_parameters(module, "auto", default_collate(examples(1)))
+    assert (kind, list(chosen)) == ("last_layer", ["head.weight", "head.bias"])
+
+
+def test_lora_parameters_come_first():
+    peft = pytest.importorskip("peft")
+
+    class Adapted(Net):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = peft.get_peft_model(
+                nn.Sequential(nn.Linear(6, 3)),
+                peft.LoraConfig(r=2, target_modules=["0"], init_lora_weights=False),
+            )
+
+    torch.manual_seed(0)
+    module = Adapted()
+    with as_in_evaluation(module):
+        kind, chosen = chosen_parameters(module, "auto", default_collate(examples(1)))
+        assert kind == "lora"
+        assert all("lora_" in name for name in chosen)
+        taken = ExampleGradients(module, chosen, default_collate, 16)(examples())
+        assert torch.allclose(taken, by_autograd(module, list(chosen)), atol=1e-6)
+
+
+def test_the_module_is_left_as_it_was():
+    module = Net(reads_values=True)
+    module.body[1].eval()
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    with as_in_evaluation(module):
+        _, chosen = chosen_parameters(module, "last_layer", default_collate(examples(1)))
+        ExampleGradients(module, chosen, default_collate, 16)(examples())
+        assert not module.training
+    assert module.training
+    assert module.dropout.training
+    assert not module.body[1].training
+    assert all(torch.equal(module.state_dict()[name], t) for name, t in before.items())
+    assert all(p.requires_grad and p.grad is None for p in module.parameters())
+    assert not {"log", "log_dict"} & vars(module).keys()
+    assert module.seen.update_count == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"), [("lora", "has no LoRA parameters"), ("all", "has no trainable")]
+)
+def test_a_module_without_such_parameters(kind: Any, message: str):
+    module = Net().requires_grad_(False)
+    with as_in_evaluation(module), pytest.raises(LightningError, match=message):
+        chosen_parameters(module, kind, default_collate(examples(1)))
+
+
+def test_a_step_without_a_loss():
+    class Silent(Net):
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            super().training_step(batch, batch_idx)
+            return None
+
+    module = Silent()
+    with as_in_evaluation(module), pytest.raises(LightningError, match="returned NoneType"):
+        chosen_parameters(module, "auto", default_collate(examples(1)))
