@@ -329,7 +329,9 @@ class _Loop:
         if self.is_announced:
             return result
         self.is_announced = True
-        words = draft.cost.words(self.options.rounds - number + 1)
+        rounds = self.options.rounds - number + 1
+        cost = draft.cost.with_later(draft.later, rounds - 1)
+        words = f"{counted(rounds, 'round')} at most: {cost}."
         self._say(f"{self.generator.id} writes for {self.before.name}. {words}")
         result = replace(result, estimate=result.estimate or words)
         self.files.save(result)

@@ -64,20 +64,34 @@ class RoundCost:
     n_output: int
     money: float | None
 
-    def words(self, rounds: int) -> str:
-        """Return the estimate for a number of rounds as a sentence."""
-        n_calls = rounds * (self.rubric.n_prompts + self.n_calls)
-        n_input = rounds * (self.rubric.n_input + self.n_input)
-        n_output = rounds * (self.rubric.n_output + self.n_output)
-        paid = (
-            ""
-            if self.money is None
-            else f", at most {rounds * self.money:,.4g} at the given prices"
+    def with_later(self, later: RoundCost, n: int) -> RoundCost:
+        """Return the cost of this round and of n further ones.
+
+        Args:
+            later: Cost of a round of which no answer is there yet.
+            n: Number of further rounds.
+        """
+        mine, theirs = self.rubric, later.rubric
+        return RoundCost(
+            RubricCost(
+                mine.n_rubrics + n * theirs.n_rubrics,
+                mine.n_prompts + n * theirs.n_prompts,
+                mine.n_input + n * theirs.n_input,
+                mine.n_output + n * theirs.n_output,
+            ),
+            self.n_calls + n * later.n_calls,
+            self.n_input + n * later.n_input,
+            self.n_output + n * later.n_output,
+            None if self.money is None else self.money + n * (later.money or 0.0),
         )
+
+    def __str__(self) -> str:
         more = " (more if a rubric has to be repaired)" if self.rubric.n_prompts else ""
+        paid = "" if self.money is None else f", at most {self.money:,.4g} at the given prices"
         return (
-            f"{counted(rounds, 'round')} at most: {counted(n_calls, 'call')}{more}, about "
-            f"{n_input:,} input tokens and at most {n_output:,} output tokens{paid}."
+            f"{counted(self.rubric.n_prompts + self.n_calls, 'call')}{more}, about "
+            f"{self.rubric.n_input + self.n_input:,} input tokens and at most "
+            f"{self.rubric.n_output + self.n_output:,} output tokens{paid}"
         )
 
 
@@ -89,13 +103,15 @@ class Draft:
         rubric_prompts: Prompts of the rubric, by field.
         rubric: The rubric, if all of its answers are there already; None otherwise.
         gaps: The real examples that no candidate covers, the worst covered first.
-        cost: What the round may cost.
+        cost: What the round may still cost.
+        later: What another round may cost.
     """
 
     rubric_prompts: Mapping[str, PromptLike]
     rubric: Rubric | None
     gaps: Sequence[str]
     cost: RoundCost
+    later: RoundCost
 
 
 @dataclass(frozen=True)
@@ -144,7 +160,9 @@ class Writer:
             is_refused = False
         except LLMError:  # kept answers that are not usable: `write` says so
             rubric, is_refused = None, True
-        return Draft(asked, rubric, gaps, self._cost(asked, rubric, gaps, is_refused))
+        later = self._cost(asked, None, gaps, is_refused=False)
+        cost = self._cost(asked, rubric, gaps, is_refused=is_refused)
+        return Draft(asked, rubric, gaps, cost, later)
 
     def _gaps(self) -> list[str]:
         """Return the real examples that no candidate covers, the worst covered first."""
@@ -166,6 +184,7 @@ class Writer:
         asked: Mapping[str, PromptLike],
         rubric: Rubric | None,
         gaps: Sequence[str],
+        *,
         is_refused: bool,
     ) -> RoundCost:
         options, nothing = self.options, RubricCost()

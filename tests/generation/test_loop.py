@@ -13,6 +13,8 @@ from synque_select.data.sources import load_candidates
 from synque_select.errors import ConfigError, DataError, LLMError, ProxyError, RecordError
 from synque_select.generation import Improvement, ImproveOptions, improve
 from synque_select.generation.split import split_real
+from synque_select.generation.writing import RoundCost
+from synque_select.lens.cost import RubricCost
 from synque_select.llm.scripted import ScriptedLLM
 from synque_select.records.run_folder import read_json
 from tests.generation.sentences import LABELS, WritingServer, engine, sentences, write_data
@@ -359,3 +361,11 @@ def test_what_is_refused_before_anything_is_asked(tmp_path: Path):
         with pytest.raises(ProxyError, match="cannot be compared"):
             improved(tmp_path, server, proxies=["mauve"], real=real)
         assert not server.requests
+
+
+def test_an_estimate_counts_what_is_left_and_later_rounds_in_full():
+    later = RoundCost(RubricCost(1, 3, 300, 30), 4, 400, 40, 2.0)
+    left = RoundCost(RubricCost(), 1, 100, 10, 0.5)
+    assert str(left).startswith("1 call, about 100 input tokens and at most 10 output tokens, ")
+    both = left.with_later(later, 2)
+    assert (both.n_calls, both.rubric.n_prompts, both.n_input, both.money) == (9, 6, 900, 4.5)
