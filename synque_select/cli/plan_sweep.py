@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,7 +30,7 @@ All other options are those of sweep: `synque-select sweep --help` lists them.
 `synque-select work FOLDER --index I --of N` trains the probes, and
 `synque-select gather FOLDER` prints and writes what sweep would.
 
-{EXIT_STATUSES}"""
+{textwrap.fill(EXIT_STATUSES, 80, break_on_hyphens=False)}"""
 
 
 def run(arguments: Sequence[str]) -> int:
