@@ -389,6 +389,7 @@ class BaseProxyCorrelationCallback(CheckedCallback[TrainerT, ModuleT]):
             optimizer_steps=trainer.global_step,
             hyper_parameters=hyper_parameters(trainer, pl_module),
             ranking=ranking,
+            sampling=require_datamodule(trainer).sampling,
         )
         reselection = reselection_of(trainer)
         # a run whose weights change is not one on the mixture that it began with

@@ -54,6 +54,8 @@ class RunContent:
         files: Part to the file that it was read from.
         info: How the run, or else its ranking, was made.
         page: Where the page belongs; None if the run is not in files.
+        sampling: The content of `sampling.json`: how examples were drawn if this is not the
+            default.
     """
 
     name: str
@@ -68,6 +70,20 @@ class RunContent:
     files: Mapping[str, Path] = field(default_factory=dict)
     info: RunInfo | None = None
     page: Path | None = None
+    sampling: JsonObject | None = None
+
+    @property
+    def share_of(self) -> str:
+        """What a weight is a share of: the draws, or the tokens with a limit if there is one."""
+        sampling = self.sampling or {}
+        if sampling.get("weigh_by") != "tokens":
+            return "the training draws"
+        limit = sampling.get("max_length")
+        return (
+            f"the training tokens, at most {limit} per example"
+            if limit
+            else ("the training tokens")
+        )
 
 
 def load_run(path: str | Path) -> RunContent:
@@ -93,7 +109,7 @@ def load_run(path: str | Path) -> RunContent:
         raise RecordError(
             f"{path}: none of {', '.join(_FILES)}: nothing to report{_runs_inside(path)}"
         )
-    folder = path.resolve()
+    folder, sampling = path.resolve(), path / "sampling.json"
     ranking = load_ranking(path) if "ranking.json" in files else None
     return RunContent(
         name=f"{folder.parent.name} / {folder.name}",
@@ -108,6 +124,7 @@ def load_run(path: str | Path) -> RunContent:
         files=files,
         info=load_run_info(path) or (None if ranking is None else ranking.made_by),
         page=path / "report.html",
+        sampling=_object(sampling if sampling.is_file() else None),
     )
 
 

@@ -190,7 +190,7 @@ def sections_of(content: RunContent) -> list[Block]:
         sections.append(section)
     if ranking is not None:
         sections += _guard(content, "ranking.json", lambda: lens_sections(ranking))
-        sections.append(_mixture_section(ranking))
+        sections.append(_mixture_section(ranking, content))
     cost = _cost_section(content)
     if cost is not None:
         sections.append(cost)
@@ -476,7 +476,7 @@ def _examples_section(state: JsonObject, ranking: Ranking | None) -> Section:
     return Section("Examples", (note, *open_lists, *rest))
 
 
-def _mixture_section(ranking: Ranking) -> Section:
+def _mixture_section(ranking: Ranking, content: RunContent) -> Section:
     rows = weight_rows(ranking)
     columns = (
         Column("candidate", is_name=True),
@@ -484,8 +484,10 @@ def _mixture_section(ranking: Ranking) -> Section:
         Column("N"),
         Column("sha256", is_name=True),
     )
-    note = "weight: share of the training draws; sha256: hash of the candidate's content"
-    table = Table("Weights and hashes", columns, rows, (note,))
+    notes = [f"weight: share of {content.share_of}; sha256: hash of the candidate's content"]
+    if curriculum := (content.sampling or {}).get("curriculum"):
+        notes.append(f"curriculum: the examples of each candidate are ordered by {curriculum}")
+    table = Table("Weights and hashes", columns, rows, tuple(notes))
     weights = set(ranking.top().weights.values())
     # equal weights are told by the table
     charts = (Charts((mixture_chart(ranking),)),) if len(weights) > 1 else ()

@@ -175,7 +175,7 @@ def report_card(content: RunContent) -> str:
         f"The training data is a mixture of {counted(len(rows), 'dataset')}, selected from "
         f"{counted(len(ranking), 'candidate')} with synque-select {version}".rstrip()
     )
-    return f"## Training data\n\n{intro}. A weight is a share of the training draws.\n\n{table}\n"
+    return f"## Training data\n\n{intro}. A weight is a share of {content.share_of}.\n\n{table}\n"
 
 
 def _capital(text: str) -> str:

@@ -62,6 +62,7 @@ def comparability_key(
     optimizer_steps: int,
     hyper_parameters: JsonObject,
     ranking: Ranking,
+    sampling: JsonObject | None = None,
 ) -> dict[str, Json]:
     """Return the key of a run record, as plain values: runs with equal keys are comparable.
 
@@ -76,9 +77,12 @@ def comparability_key(
         optimizer_steps: Number of optimizer steps.
         hyper_parameters: Hyper-parameters of module, optimizers and trainer.
         ranking: The ranking of the candidates: its real sample, proxies and encoder.
+        sampling: How examples were drawn, where this is not the default; see
+            `SynqueDataModule.sampling`.
     """
     encoder = ranking.encoder
     return {
+        **({"sampling": dict(sampling)} if sampling else {}),
         "task": task,
         "validation_sha256": validation,
         "metric": monitor,

@@ -9,9 +9,11 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeAlias, TypedDict, TypeGuard, cast
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeAlias, TypedDict, TypeGuard, TypeVar, cast
 
+import numpy as np
 from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader, default_collate
 
 from synque_select.data.candidate import Candidate, RealSample
@@ -31,6 +33,12 @@ from synque_select.training.collation import (
     check_collate,
     first_examples,
 )
+from synque_select.training.curriculum import (
+    Curriculum,
+    curriculum_scores,
+    ramp_scores,
+    with_scores,
+)
 from synque_select.training.distributed import n_data_replicas, on_rank_zero, raise_on_all_ranks
 from synque_select.training.draws import Export, export_draws
 from synque_select.training.eval_loaders import LoaderHook, check_eval_data, eval_loaders
@@ -43,6 +51,7 @@ from synque_select.training.labeled_real import (
     load_labeled,
     with_new_names,
 )
+from synque_select.training.lengths import Length, TokenOptions, WeighBy, token_lengths
 from synque_select.training.lightning_compat import (
     DataModuleT,
     TrainerT,
@@ -53,6 +62,7 @@ from synque_select.training.mixture_loader import (
     MixtureDataset,
     MixtureLoader,
     MixtureSampler,
+    NamedRamp,
     Position,
     Transform,
     chosen_candidates,
@@ -82,7 +92,7 @@ from synque_select.training.wrapping import (
     with_train_data,
 )
 from synque_select.types import Mixture
-from synque_select.utils.json_types import Json
+from synque_select.utils.json_types import Json, JsonObject
 from synque_select.utils.process_state import seeded
 from synque_select.utils.validation import check_int
 from synque_select.utils.wording import counted
@@ -95,6 +105,7 @@ if TYPE_CHECKING:
 __all__ = ["BaseSynqueDataModule", "attached_datamodule", "is_synque_datamodule"]
 
 _DEFAULT_BATCH_SIZE = 32
+_T = TypeVar("_T")
 _FIT = "fit"
 
 
@@ -122,7 +133,10 @@ class _State(TypedDict):
     labeled_real: LabeledRealState | None
     surrogate: str | None  # missing in states of version 0.2 and before
     label_edits: dict[str, Json] | None
-    changes: dict[str, Any] | None  # missing in states of version 1
+    # missing in states of version 0.4 and before, whose version is 1
+    changes: dict[str, Any] | None
+    sampling: dict[str, Json]
+    ramp: int | None
     inner: dict[str, Any]
 
 
@@ -184,6 +198,13 @@ class BaseSynqueDataModule(Generic[TrainerT, DataModuleT]):
         epoch_length: Draws per epoch, over all ranks; None for ⌊min_a N_a/w_a⌋, the longest epoch
             without repetitions in a candidate. Rounded down to a multiple of the number of ranks
             (or of a whole batch on all ranks, if the last incomplete batch is dropped).
+        weigh_by: "tokens" if weights are shares of the tokens in every 1,000 draws, so that
+            candidates of long texts do not take over; "examples" if they are shares of the draws.
+        length: With "tokens": takes a training example and returns its number of tokens. None for
+            the number of its `input_ids`, or of the words of its view if it has none.
+        max_length: With "tokens": what training truncates examples to; a longer one counts as this
+            long. None for no limit.
+        curriculum: Order of each candidate's examples by scores; None for a random order.
         seed: Random seed for the order of examples, not negative.
         batch_size: Batch size on each rank; None for that of the wrapped training loader, or 32
             without one. Lightning's BatchSizeFinder sets it here and in the wrapped DataModule.
@@ -234,6 +255,10 @@ class BaseSynqueDataModule(Generic[TrainerT, DataModuleT]):
         real_share: float | None = None,
         train_transform: Transform | None = None,
         epoch_length: int | None = None,
+        weigh_by: WeighBy = "examples",
+        length: Length | None = None,
+        max_length: int | None = None,
+        curriculum: Curriculum | None = None,
         seed: int = 0,
         batch_size: int | None = None,
         num_workers: int | None = None,
@@ -249,6 +274,7 @@ class BaseSynqueDataModule(Generic[TrainerT, DataModuleT]):
         _check_options(epoch_length=epoch_length, batch_size=batch_size, num_workers=num_workers)
         _check_functions(train_transform=train_transform, collate_fn=collate_fn)
         check_labeled(labeled_real, real_share)
+        _check_curriculum(curriculum)
         self._sources = {"candidates": candidates, "real": real, "labeled_real": labeled_real}
         self._view, self._label, self._real_groups = view, label, real_groups
         self._real_view = view if real_view is None else real_view
@@ -264,6 +290,10 @@ class BaseSynqueDataModule(Generic[TrainerT, DataModuleT]):
         self._mixture = _as_mixture(mixture)
         self._label_edits: LabelEdits | None = None
         self._transform, self._epoch_length, self._seed = train_transform, epoch_length, seed
+        self._tokens = TokenOptions.of(weigh_by, length, max_length)
+        self._lengths: dict[str, NDArray[np.int64]] = {}  # of the examples to train on
+        self._curriculum = curriculum
+        self._ramp: int | None = None  # draws in a ramp, from when it is known
         self._batch_size = batch_size
         self._options: LoaderOptions = {}
         if num_workers is not None:
@@ -352,6 +382,22 @@ class BaseSynqueDataModule(Generic[TrainerT, DataModuleT]):
             self._sources["labeled_real"] = data
             self._labeled_real = LabeledRealData(data, self._real_share)
         return self._labeled_real
+
+    @property
+    def sampling(self) -> JsonObject:
+        """How examples are drawn, where this is not the default: part of the key of run records.
+
+        "weigh_by" is "tokens" if weights are shares of tokens, with "max_length" if it is limited;
+        "curriculum" describes the order.
+        """
+        sampling: dict[str, Json] = {}
+        if self._tokens is not None:
+            sampling["weigh_by"] = "tokens"
+            if self._tokens.max_length is not None:
+                sampling["max_length"] = self._tokens.max_length
+        if self._curriculum is not None:
+            sampling["curriculum"] = self._curriculum.description
+        return sampling
 
     @property
     def uses_surrogate(self) -> bool:
@@ -550,6 +596,7 @@ class BaseSynqueDataModule(Generic[TrainerT, DataModuleT]):
             for candidate in self.candidates:
                 edits.apply(candidate)  # its errors come here, not in the middle of training
         self._label_edits = edits
+        self._lengths = {}
         self._position.restore(Position().state())
 
     def with_mixture(self, mixture: Mixture) -> Self:
@@ -630,8 +677,40 @@ class BaseSynqueDataModule(Generic[TrainerT, DataModuleT]):
             if self.mixture is not None:
                 chosen_candidates(self.candidates, self.mixture)
             _ = self.labeled_real  # loaded here, so that an error comes before the train loader
+            self._score_for_curriculum()
         if self.uses_surrogate and stage in (_FIT, "validate"):
             self._prepare_surrogate()
+
+    def _score_for_curriculum(self) -> None:
+        """Score the examples for the curriculum, unless this has been done."""
+        curriculum = self._curriculum
+        if curriculum is None or ramp_scores(self.candidates[0]) is not None:
+            return
+        score = functools.partial(
+            curriculum_scores, curriculum, self.candidates, self.real, seed=self._seed
+        )
+        self._candidates = with_scores(self.candidates, self._once(score))
+        self._sources["candidates"] = self._candidates
+        if self._surrogate is not None:
+            self._surrogate.use_candidates(self._candidates)
+
+    def _token_lengths(self, parts: Sequence[Candidate]) -> dict[str, NDArray[np.int64]]:
+        """Return the number of tokens of each example; measured where this has not been done."""
+        options = self._tokens
+        assert options is not None
+        new = [part for part in parts if part.name not in self._lengths]
+        if new:
+            transform, seed = self._transform, self._seed
+            measured = self._once(
+                lambda: {p.name: token_lengths(p, options, transform, seed=seed) for p in new}
+            )
+            self._lengths = {**self._lengths, **measured}
+        return {part.name: self._lengths[part.name] for part in parts}
+
+    def _once(self, work: Callable[[], _T]) -> _T:
+        """Do work that all ranks of a fit come to on rank 0 alone."""
+        trainer = self.trainer
+        return work() if trainer is None or not self._has_ranks else on_rank_zero(trainer, work)
 
     def _prepare_surrogate(self) -> None:
         trainer = self.trainer
@@ -736,15 +815,36 @@ class BaseSynqueDataModule(Generic[TrainerT, DataModuleT]):
     def _mixture_dataset(
         self, mixture: Mixture, options: LoaderOptions, replicas: int
     ) -> MixtureDataset:
+        self._score_for_curriculum()
         parts, weighted = self.with_labeled_real(mixture)
+        changes = None if self._changing is None else self._changing.table
+        drawn = weighted.names if changes is None else changes.names
+        parts = [part for part in parts if part.name in drawn]
+        lengths = None if self._tokens is None else self._token_lengths(parts)
+        epoch_length = self._epoch_draws(mixture, options, replicas, lengths)
         return MixtureDataset(
             parts,
             weighted,
             seed=self._seed,
-            epoch_length=self._epoch_draws(mixture, options, replicas),
+            epoch_length=epoch_length,
             transform=self._transform,
-            changes=None if self._changing is None else self._changing.table,
+            changes=changes,
+            lengths=lengths,
+            ramp=self._named_ramp(parts, epoch_length),
         )
+
+    def _named_ramp(self, parts: Sequence[Candidate], epoch_length: int) -> NamedRamp | None:
+        if self._curriculum is None:
+            return None
+        if self._ramp is None or not self._position.trained():  # nothing has been drawn by it
+            planned = self.planned_draws
+            if planned is not None:
+                planned = math.ceil(planned / (1 - (self._real_share or 0.0)))
+            wanted = self._curriculum.draws or min(epoch_length, planned or epoch_length)
+            self._ramp = max(wanted, 1)
+        scores = {part.name: ramp_scores(part) for part in parts}
+        known = {name: each for name, each in scores.items() if each is not None}
+        return NamedRamp(known, self._ramp)
 
     def export(
         self, out: str | os.PathLike[str], *, n: int | None = None, force: bool = False
@@ -786,7 +886,7 @@ class BaseSynqueDataModule(Generic[TrainerT, DataModuleT]):
         chosen = [] if self._mixture is None else chosen_candidates(self.candidates, self._mixture)
         state: _State = {
             # a state without news is one that version 0.4 and before can read
-            "version": 1 if self._changing is None else 2,
+            "version": 1 if self._changing is None and not self.sampling else 2,
             "mixture": None if self._mixture is None else self._mixture.to_dict(),
             "seed": self._seed,
             "position": self._position.state(epoch, batches),
@@ -797,6 +897,8 @@ class BaseSynqueDataModule(Generic[TrainerT, DataModuleT]):
             "surrogate": None if self.surrogate is None else self.surrogate.sha256,
             "label_edits": None if self._label_edits is None else self._label_edits.to_dict(),
             "changes": None if self._changing is None else self._changing.state_dict(),
+            "sampling": {**self.sampling},
+            "ramp": self._ramp,
             "inner": {} if self._inner is None else self._inner.state_dict(),
         }
         return {**state}
@@ -826,6 +928,7 @@ class BaseSynqueDataModule(Generic[TrainerT, DataModuleT]):
         if state["mixture"] is not None:
             self._restore_mixture(Mixture.from_dict(state["mixture"]), state)
         self._restore_changes(state.get("changes"))
+        self._restore_sampling(state.get("sampling", {}), state.get("ramp"))
         self._position.restore(state["position"])
 
     def _check_same_surrogate(self, then: str | None) -> None:
@@ -855,6 +958,7 @@ class BaseSynqueDataModule(Generic[TrainerT, DataModuleT]):
             "training continues with the label filter of the checkpoint, not with that of this run"
         )
         self._label_edits = edits
+        self._lengths = {}
 
     def _restore_changes(self, state: Mapping[str, Any] | None) -> None:
         if state is None:
@@ -865,6 +969,24 @@ class BaseSynqueDataModule(Generic[TrainerT, DataModuleT]):
             self.enable_changes(state["candidates"])
         assert self._changing is not None
         self._changing.load_state_dict(state)
+
+    def _restore_sampling(self, sampling: Mapping[str, Json], ramp: int | None) -> None:
+        if dict(sampling) != self.sampling:
+            before, now = (
+                ", ".join(f"{name}={value!r}" for name, value in part.items()) or "the defaults"
+                for part in (sampling, self.sampling)
+            )
+            raise LightningError(
+                f"the run that wrote the checkpoint drew examples with {before}, and this one "
+                f"draws them with {now}: give weigh_by, max_length and curriculum as they were"
+            )
+        if self._built is not None and ramp != self._ramp:
+            raise LightningError(
+                f"the curriculum of the checkpoint has a ramp of {ramp:,} draws, but the train "
+                f"loader of this run was already built for {self._ramp:,}, because its strategy "
+                f"restores checkpoints late: give Curriculum(draws={ramp})"
+            )
+        self._ramp = ramp
 
     def _restore_mixture(self, mixture: Mixture, state: _State) -> None:
         try:
@@ -1001,13 +1123,25 @@ class BaseSynqueDataModule(Generic[TrainerT, DataModuleT]):
             )
         return {**options, "batch_size": batch_size or _DEFAULT_BATCH_SIZE}
 
-    def _epoch_draws(self, mixture: Mixture, options: LoaderOptions, replicas: int) -> int:
+    def _epoch_draws(
+        self,
+        mixture: Mixture,
+        options: LoaderOptions,
+        replicas: int,
+        lengths: Mapping[str, NDArray[np.int64]] | None,
+    ) -> int:
         """Return the number of draws per epoch on all ranks together."""
         chosen = chosen_candidates(self._training_candidates, mixture)
         wanted = self._epoch_length
         if wanted is None:  # labeled real data, which is usually small, does not shorten an epoch
-            candidates_share = 1 - (self._real_share or 0.0)
-            longest = longest_epoch({c.name: c.n_all for c in chosen}, mixture)
+            sizes = {candidate.name: candidate.n_all for candidate in chosen}
+            if lengths is None:
+                longest = longest_epoch(sizes, mixture)
+                candidates_share = 1 - (self._real_share or 0.0)
+            else:
+                means = {name: float(each.mean()) for name, each in lengths.items()}
+                longest = longest_epoch(sizes, mixture, means)
+                candidates_share = self._candidates_share(mixture, means)
             wanted = int(longest / candidates_share)
         batch_size = options["batch_size"] or _DEFAULT_BATCH_SIZE
         unit = replicas * (batch_size if options.get("drop_last") else 1)
@@ -1018,6 +1152,12 @@ class BaseSynqueDataModule(Generic[TrainerT, DataModuleT]):
                 f"{counted(replicas, 'rank')}: raise epoch_length, or lower batch_size"
             )
         return wanted // unit * unit
+
+    def _candidates_share(self, mixture: Mixture, means: Mapping[str, float]) -> float:
+        """Return the share of the candidates in the draws if weights are shares of tokens."""
+        weights = self.with_labeled_real(mixture)[1].weights
+        draws = {name: weight / means[name] for name, weight in weights.items()}
+        return sum(draws[name] for name in mixture.names) / sum(draws.values())
 
 
 def _with_transform(
@@ -1065,6 +1205,14 @@ def _check_options(**options: int | None) -> None:
     for name, value in options.items():
         if value is not None:
             check_int(name, value, _LEAST[name])
+
+
+def _check_curriculum(curriculum: object) -> None:
+    if curriculum is not None and not isinstance(curriculum, Curriculum):
+        raise ConfigError(
+            f"curriculum={curriculum!r}: allowed is a Curriculum; in a config, by: and order: of "
+            "one"
+        )
 
 
 def _check_functions(**functions: object) -> None:

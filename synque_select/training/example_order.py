@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from synque_select.training.apportionment import kept
 
-__all__ = ["ExampleOrder", "ShuffledOrder", "WindowOrder"]
+__all__ = ["ExampleOrder", "RampOrder", "ShuffledOrder", "WindowOrder"]
 
 _KEPT_WINDOWS = 1_000
 
@@ -44,6 +44,10 @@ class ExampleOrder(ABC):
     @abstractmethod
     def at(self, passed: int, place: int) -> int:
         """Return the position of the example at a place of a pass."""
+
+    @abstractmethod
+    def order(self, passed: int) -> NDArray[np.int32]:
+        """Return the positions of all examples in the order of a pass, (size,)."""
 
 
 class ShuffledOrder(ExampleOrder):
@@ -129,12 +133,61 @@ class WindowOrder(ExampleOrder):
         order = kept(self._orders, (passed, number), self._make_order, most=_KEPT_WINDOWS)
         return number * self._window + order[place]
 
+    def order(self, passed: int) -> NDArray[np.int32]:
+        """Return the order of the examples in a pass, (size,)."""
+        return np.array([self.at(passed, place) for place in range(self.size)], dtype=np.int32)
+
     def _make_order(self, key: tuple[int, int]) -> list[int]:
         passed, number = key
         rng = np.random.default_rng([self.seed, self.key, passed, 2, number])
         n = min(self._window, self.size - number * self._window)
         order: list[int] = rng.permutation(n).tolist()
         return order
+
+
+class RampOrder(ExampleOrder):
+    """Examples by their scores, from low to high, once in each ramp.
+
+    A ramp is a number of the candidate's draws, such as those of an epoch. Which examples it has is
+    random, so that it goes from low to high also where it is shorter than the candidate; each pass
+    has every example once. Equal scores are in a random order.
+
+    Args:
+        name: Name of the candidate.
+        size: Its number of examples.
+        seed: Random seed, not negative.
+        scores: (size,) score of each example.
+        ramp: Draws of the candidate in a ramp; ramps begin at its multiples, and with each pass.
+
+    Example:
+        >>> order = RampOrder("a", 4, 0, scores=np.array([0.3, 0.1, 0.4, 0.2]), ramp=2)
+        >>> [order.example(nth) for nth in range(4)]
+        [0, 2, 1, 3]
+    """
+
+    def __init__(
+        self, name: str, size: int, seed: int, *, scores: NDArray[np.float64], ramp: float
+    ) -> None:
+        super().__init__(name, size, seed)
+        self._scores, self._ramp = scores, max(ramp, 1.0)
+        self._orders: OrderedDict[int, NDArray[np.int32]] = OrderedDict()
+
+    def at(self, passed: int, place: int) -> int:
+        """Return the position of the example at a place of a pass."""
+        return int(self.order(passed)[place])
+
+    def order(self, passed: int) -> NDArray[np.int32]:
+        """Return the order of the examples in a pass, (size,)."""
+        return kept(self._orders, passed, self._make_order, most=2)
+
+    def _make_order(self, passed: int) -> NDArray[np.int32]:
+        rng = np.random.default_rng([self.seed, self.key, passed, 1])
+        drawn = rng.permutation(self.size).astype(np.int32)
+        first = passed * self.size
+        numbers = np.arange(first // self._ramp + 1, (first + self.size) // self._ramp + 1)
+        starts = np.rint(numbers * self._ramp).astype(np.int64) - first
+        ramps = np.searchsorted(starts, np.arange(self.size), side="right")
+        return drawn[np.lexsort((self._scores[drawn], ramps))]
 
 
 def _no_overlap(_: int) -> tuple[int, int]:

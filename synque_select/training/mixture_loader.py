@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from synque_select.data.candidate import Candidate
@@ -19,7 +21,7 @@ from synque_select.data.examples import MapDataset
 from synque_select.data.plain_rows import PlainRows
 from synque_select.data.stream_rows import WINDOW, StreamError, StreamRows
 from synque_select.errors import ConfigError, DataError, DependencyError, did_you_mean
-from synque_select.training.mixture_schedule import MixtureSchedule, longest_epoch
+from synque_select.training.mixture_schedule import MixtureSchedule, Ramp, longest_epoch
 from synque_select.training.weight_changes import WeightTable
 from synque_select.types import Mixture
 from synque_select.utils.validation import check_int
@@ -29,6 +31,7 @@ __all__ = [
     "MixtureDataset",
     "MixtureLoader",
     "MixtureSampler",
+    "NamedRamp",
     "Position",
     "Transform",
     "chosen_candidates",
@@ -36,6 +39,19 @@ __all__ = [
 ]
 
 Transform = Callable[[Any], Any]  # one example of a user's dataset to a training example
+
+
+@dataclass(frozen=True)
+class NamedRamp:
+    """The order of examples by their scores, from low to high, once in a number of draws.
+
+    Args:
+        scores: Candidate name to the scores of its examples, (N,); others are in random order.
+        draws: Number of draws, over all candidates and ranks.
+    """
+
+    scores: Mapping[str, NDArray[np.float64]]
+    draws: int
 
 
 class MixtureDataset(Dataset[object]):
@@ -53,6 +69,9 @@ class MixtureDataset(Dataset[object]):
             epoch without repetitions.
         transform: Applied to every example.
         changes: Later weights of the candidates that it names; None if weights stay as they are.
+        lengths: Candidate name to the number of tokens of each example, (N,), if weights are shares
+            of tokens; None for shares of draws.
+        ramp: Order of each candidate's examples by scores; None for a random order.
 
     Raises:
         ConfigError: The mixture names an unknown candidate or one that `changes` does not, the
@@ -74,6 +93,8 @@ class MixtureDataset(Dataset[object]):
         epoch_length: int | None = None,
         transform: Transform | None = None,
         changes: WeightTable | None = None,
+        lengths: Mapping[str, NDArray[np.int64]] | None = None,
+        ramp: NamedRamp | None = None,
     ) -> None:
         ordered = Mixture(dict(sorted(mixture.weights.items())), mixture.source)
         self.candidates = chosen_candidates(candidates, ordered)
@@ -83,12 +104,21 @@ class MixtureDataset(Dataset[object]):
         self.rows = [candidate.all_examples for candidate in self.candidates]
         check_int("seed", seed, 0)
         if epoch_length is None:
-            epoch_length = longest_epoch(sizes, ordered)
+            means = None if lengths is None else {n: x.mean() for n, x in lengths.items()}
+            epoch_length = longest_epoch(sizes, ordered, means)
         check_int("epoch_length", epoch_length, 1)
         self.transform = transform
         windows = [WINDOW if isinstance(rows, StreamRows) else None for rows in self.rows]
+        names = list(sizes)
         self.schedule = MixtureSchedule(
-            list(sizes.values()), ordered, seed, epoch_length, windows=windows, changes=changes
+            list(sizes.values()),
+            ordered,
+            seed,
+            epoch_length,
+            windows=windows,
+            changes=changes,
+            lengths=None if lengths is None else [lengths[name] for name in names],
+            ramp=None if ramp is None else Ramp([ramp.scores.get(n) for n in names], ramp.draws),
         )
 
     @property

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from synque_select.training.apportionment import (
     BLOCK,
@@ -21,28 +22,79 @@ from synque_select.training.apportionment import (
     Ints,
     kept,
 )
-from synque_select.training.example_order import ExampleOrder, ShuffledOrder, WindowOrder
+from synque_select.training.example_order import (
+    ExampleOrder,
+    RampOrder,
+    ShuffledOrder,
+    WindowOrder,
+)
+from synque_select.training.token_counts import TokenCounts, TokenSums
 from synque_select.training.weight_changes import WeightTable
 from synque_select.types import Mixture
 
-__all__ = ["MixtureSchedule", "longest_epoch"]
+__all__ = ["MixtureSchedule", "Ramp", "draw_shares", "longest_epoch"]
 
 _FAR = 10**8  # draws; a candidate with a small weight may get there after its weight has grown
 
 
-def longest_epoch(sizes: Mapping[str, int], mixture: Mixture) -> int:
+def longest_epoch(
+    sizes: Mapping[str, int], mixture: Mixture, mean_lengths: Mapping[str, float] | None = None
+) -> int:
     """Return the largest number of draws without repeated examples: ⌊min_a N_a / w_a⌋.
+
+    If weights are shares of tokens, this is ⌊t · Σ_a w_a / m_a⌋ with t = min_a N_a · m_a / w_a, the
+    number of tokens at which the first candidate is used up; the true number differs a little, as
+    lengths differ from their means m_a.
 
     Args:
         sizes: Candidate name to its number of examples N_a.
         mixture: The weights w_a.
+        mean_lengths: Candidate name to the mean number of tokens of its examples if weights are
+            shares of tokens; None if they are shares of draws.
 
     Example:
         >>> longest_epoch({"a": 300, "b": 100}, Mixture({"a": 0.5, "b": 0.5}))
         200
+        >>> means = {"a": 10.0, "b": 40.0}
+        >>> longest_epoch({"a": 300, "b": 100}, Mixture({"a": 0.5, "b": 0.5}), means)
+        375
     """
-    ratio = min(sizes[name] / weight for name, weight in mixture.weights.items())
-    return math.floor(ratio * (1 + ROUNDING))
+    means = dict.fromkeys(sizes, 1.0) if mean_lengths is None else mean_lengths
+    weights = mixture.weights.items()
+    tokens = min(sizes[name] * means[name] / weight for name, weight in weights)
+    # the weights sum to 1 up to rounding only
+    per_token = 1.0 if mean_lengths is None else sum(w / means[name] for name, w in weights)
+    return math.floor(tokens * per_token * (1 + ROUNDING))
+
+
+def draw_shares(weights: Floats, lengths: Sequence[NDArray[np.int64]] | None) -> Floats:
+    """Return the share of each candidate in the draws, (K,).
+
+    Args:
+        weights: (K,) weights that sum to 1.
+        lengths: Tokens of each candidate's examples if weights are shares of tokens, else None.
+
+    Example:
+        >>> draw_shares(np.array([0.5, 0.5]), [np.array([30, 30]), np.array([10, 10])]).tolist()
+        [0.25, 0.75]
+    """
+    if lengths is None:
+        return weights
+    shares = weights / np.array([each.mean() for each in lengths])
+    return np.asarray(shares / shares.sum())
+
+
+@dataclass(frozen=True)
+class Ramp:
+    """Examples by their scores, from low to high, once in a number of draws.
+
+    Args:
+        scores: Scores of each candidate's examples, (N,); None for a random order.
+        draws: Number of draws, over all candidates and ranks.
+    """
+
+    scores: Sequence[NDArray[np.float64] | None]
+    draws: int
 
 
 @dataclass(frozen=True)
@@ -85,6 +137,11 @@ class MixtureSchedule:
             accessed by position; None if all can.
         changes: Later weights; `sizes` and `windows` are then those of its names. None if the
             weights stay as they are.
+        lengths: Tokens of each candidate's examples, (N,) int64 of at least 1, if weights are
+            shares of tokens instead of draws; see `TokenCounts`. None for draws.
+        ramp: Scores by which each candidate's examples are ordered; None for a random order. With
+            it, or with `lengths`, an epoch may have an example twice, once its candidate is used
+            up.
 
     Example:
         >>> schedule = MixtureSchedule([3, 1], Mixture({"a": 0.75, "b": 0.25}), 0, 4)
@@ -101,6 +158,8 @@ class MixtureSchedule:
         *,
         windows: Sequence[int | None] | None = None,
         changes: WeightTable | None = None,
+        lengths: Sequence[NDArray[np.int64]] | None = None,
+        ramp: Ramp | None = None,
     ) -> None:
         names = mixture.names if changes is None else changes.names
         weights = np.array([mixture.weights.get(name, 0.0) for name in names], dtype=np.float64)
@@ -110,6 +169,8 @@ class MixtureSchedule:
         self.epoch_length = epoch_length
         self._changes = changes
         self._version = 0 if changes is None else changes.version
+        self._ramp, self._lengths = ramp, lengths
+        self._shares = draw_shares(self.weights, lengths)
         self._first = EpochCounts(self.weights, epoch_length)
         self._segments: list[_Segment] = []
         self._blocks: OrderedDict[tuple[int, int], tuple[list[int], list[int]]] = OrderedDict()
@@ -118,6 +179,7 @@ class MixtureSchedule:
             self._make_order(candidate, name, window)
             for candidate, (name, window) in enumerate(zip(names, windows, strict=True))
         ]
+        self._sums = None if lengths is None else list(map(TokenSums, self._orders, lengths))
 
     def locate(self, draw: int) -> tuple[int, int]:
         """Return the index of the candidate in the mixture, and of the example in the candidate."""
@@ -143,12 +205,16 @@ class MixtureSchedule:
 
     def _make_segment(self, number: int) -> _Segment:
         if not number:
-            return _Segment(0, np.zeros(len(self.sizes), dtype=np.int64), self._first)
+            before = np.zeros(len(self.sizes), dtype=np.int64)
+            return _Segment(0, before, self._counts(self.weights, before) or self._first)
         assert self._changes is not None
-        start = self._changes.start(number)
-        weights = self._changes.weights(number)
-        counts = BlockCounts(weights / weights.sum())
-        return _Segment(start, self._drawn_before(number - 1, start), counts)
+        start, weights = self._changes.start(number), self._changes.weights(number)
+        before = self._drawn_before(number - 1, start)
+        weights = weights / weights.sum()
+        return _Segment(start, before, self._counts(weights, before) or BlockCounts(weights))
+
+    def _counts(self, weights: Floats, before: Ints) -> TokenCounts | None:
+        return None if self._sums is None else TokenCounts(weights, before, self._sums)
 
     def _drawn_before(self, number: int, draw: int) -> Ints:
         """Return the counts before a draw of a segment, or before the first one after it."""
@@ -183,6 +249,14 @@ class MixtureSchedule:
         size = self.sizes[candidate]
         if window is not None:
             return WindowOrder(name, size, self.seed, window=window)
+        scores = None if self._ramp is None else self._ramp.scores[candidate]
+        if self._ramp is not None and scores is not None:
+            # of a candidate that is not drawn at first, the mean share
+            share = float(self._shares[candidate]) or 1 / len(self.sizes)
+            ramp = share * self._ramp.draws
+            return RampOrder(name, size, self.seed, scores=scores, ramp=ramp)
+        if self._lengths is not None:
+            return ShuffledOrder(name, size, self.seed)
         # a partial, unlike a lambda, can be sent to a worker process
         return ShuffledOrder(name, size, self.seed, functools.partial(self._overlap, candidate))
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from synque_select.data.views import View
 from synque_select.records.ranking_file import load_ranking
+from synque_select.records.run_folder import write_json
 from synque_select.records.run_info import save_run_info
 from synque_select.report.examples_and_map import name_of_real, write_examples, write_map
 from synque_select.report.page import write_report
@@ -42,6 +43,8 @@ def write_page(
         if embedded is not None:
             write_map(run_dir, *embedded)
         save_run_info(run_dir)
+        if datamodule.sampling:
+            write_json(run_dir / "sampling.json", datamodule.sampling)
         return write_report(run_dir)
     return None
 

@@ -480,6 +480,7 @@ class ShortFits:
             {key: str(value) for key, value in self.trainer_options.items()},
             batch,
             *self.details.values(),
+            *([self.datamodule.sampling] if self.datamodule.sampling else []),
             package_versions(data),
         ]
         return [content_sha256([self._drawn_sha256(loader), *parts]), content_sha256(parts)]
@@ -523,6 +524,7 @@ class ShortFits:
             optimizer_steps=self.max_steps,
             hyper_parameters=parameters,
             ranking=self.ranking,
+            sampling=self.datamodule.sampling,
         )
 
 

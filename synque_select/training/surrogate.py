@@ -164,6 +164,11 @@ class SurrogateValidation(Dataset[object]):
         """Sentences about the set for the user: its size and effective sizes."""
         return self.draw.messages
 
+    def use_candidates(self, candidates: Sequence[Candidate]) -> None:
+        """Take the same candidates with scores of their examples."""
+        self.candidates = list(candidates)
+        vars(self).pop("training", None)
+
     @cached_property
     def training(self) -> list[Candidate]:
         """The candidates without the examples that are held out.

@@ -37,6 +37,7 @@ PARTS = (
     "hf",
     "influence",
     "iterables",
+    "lengths",
     "rankings",
     "scores",
     "streams",

@@ -17,6 +17,7 @@ import yaml
 from synque_select.cli import fit
 from synque_select.errors import ConfigError
 from synque_select.llm.openai import OpenAILLM
+from synque_select.records.store import RunStore
 
 PARTS = """
 import json
@@ -38,6 +39,10 @@ def view(record):
 
 def label(record):
     return record["label"]
+
+
+def length(record):
+    return len(record["text"])
 
 
 def transform(record):
@@ -232,6 +237,38 @@ def test_print_config_is_a_config_and_a_second_run_encodes_nothing(project: Path
         assert done.returncode == 0, done.stderr
         assert seen(project) == sorted(n_runs * NEAR)
         assert sum(map(int, (project / "encoded.txt").read_text().split())) == 4 * 30
+
+
+def test_tokens_and_a_curriculum_from_yaml(project: Path):
+    for file in (project / "candidates").iterdir():
+        rows = json.loads(file.read_text())
+        for i, row in enumerate(rows):
+            row["level"] = (7 * i) % 30
+        file.write_text(json.dumps(rows))
+    given = {
+        "weigh_by": "tokens",
+        "length": "their_package.parts.length",
+        "max_length": 20,
+        "curriculum": {"by": "level", "order": "descending"},
+    }
+    (project / "mine.yaml").write_text(yaml.safe_dump(with_data(**given)))
+    done = synque_select(project, "fit", "--config", "mine.yaml")
+    assert done.returncode == 0, done.stderr
+    levels = [
+        (7 * int(one.split("-")[1])) % 30 for one in (project / "seen.txt").read_text().split()
+    ]
+    assert levels == sorted(levels, reverse=True)
+    assert len(levels) == 30
+    kept = yaml.safe_load((project / "config.yaml").read_text())["data"]["init_args"]
+    assert kept["weigh_by"] == "tokens"
+    assert kept["length"] == "their_package.parts.length"
+    assert kept["curriculum"]["by"] == "level"
+    (record,) = RunStore(project / "runs" / "records.sqlite").read()
+    assert record.key["sampling"] == {
+        "weigh_by": "tokens",
+        "max_length": 20,
+        "curriculum": "level, descending",
+    }
 
 
 @pytest.mark.parametrize(

@@ -51,3 +51,11 @@ def data(**options: Any) -> SynqueDataModule:
         **options,
     }
     return SynqueDataModule(**given)
+
+
+def number_of(row: dict[str, Any]) -> int:
+    return int(row["id"].split("-")[1])
+
+
+def length_of(row: dict[str, Any]) -> int:
+    return 1 + number_of(row) % 9

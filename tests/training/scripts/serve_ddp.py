@@ -1,7 +1,7 @@
 """Train on 2 processes and write what each rank saw; launched by test_datamodule_ddp.py.
 
 Usage: serve_ddp.py FOLDER STRATEGY [OPTION=VALUE …] with the options ckpt, max_epochs, workers,
-overfit, mixture, streams and change.
+overfit, mixture, streams, change, tokens and curriculum.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from synque_select.training.curriculum import Curriculum
 from tests.lightning_package import SynqueDataModule, pl
-from tests.training.changing import Change
+from tests.training.changing import Change, length_of, number_of
 from tests.training.serving import Recorder, Rows, candidates, trainer
 
 ModelCheckpoint = pl.callbacks.ModelCheckpoint
@@ -44,6 +45,9 @@ def main(folder: Path, strategy: str, options: dict[str, str]) -> None:
         mixture=json.loads(options.get("mixture", '{"a": 0.7, "b": 0.3}')),
         batch_size=4,
         num_workers=int(options.get("workers", 0)),
+        weigh_by="tokens" if "tokens" in options else "examples",
+        length=length_of if "tokens" in options else None,
+        curriculum=Curriculum(by=number_of) if "curriculum" in options else None,
     )
     saver = ModelCheckpoint(folder, "{step}", every_n_train_steps=5, save_top_k=-1)
     run = trainer(
