@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from synque_select.records.tuning_result import TuningResult
     from synque_select.selection.mixture import MixtureOptions
     from synque_select.selection.scorer import Scorer, rank
+    from synque_select.training.curriculum import Curriculum
     from synque_select.training.pytorch_lightning import SynqueDataModule
     from synque_select.training.surrogate import SurrogateOptions, surrogate_validation
     from synque_select.tuning import TuneOptions, tune_mixture
@@ -49,6 +50,7 @@ __all__ = [
     "BaseProxy",
     "BaseReader",
     "Candidate",
+    "Curriculum",
     "Decision",
     "ExperimentResult",
     "HFMixture",
@@ -93,6 +95,7 @@ _MODULES = {
     "BaseProxy": "proxies.base",
     "BaseReader": "data.readers",
     "Candidate": "data.candidate",
+    "Curriculum": "training.curriculum",
     "Decision": "types",
     "ExperimentResult": "records.experiment_result",
     "HFMixture": "hf",
