@@ -198,12 +198,10 @@ class BaseSynqueDataModule(Generic[TrainerT, DataModuleT]):
         epoch_length: Draws per epoch, over all ranks; None for ⌊min_a N_a/w_a⌋, the longest epoch
             without repetitions in a candidate. Rounded down to a multiple of the number of ranks
             (or of a whole batch on all ranks, if the last incomplete batch is dropped).
-        weigh_by: "tokens" if weights are shares of the tokens in every 1,000 draws, so that
-            candidates of long texts do not take over; "examples" if they are shares of the draws.
-        length: With "tokens": takes a training example and returns its number of tokens. None for
-            the number of its `input_ids`, or of the words of its view if it has none.
-        max_length: With "tokens": what training truncates examples to; a longer one counts as this
-            long. None for no limit.
+        weigh_by: "tokens" if weights are shares of the tokens, "examples" if of the draws.
+        length: With "tokens": function of a training example that returns its number of tokens;
+            None for that of its `input_ids`, or else of the words of its view.
+        max_length: With "tokens": what training truncates examples to; None for no limit.
         curriculum: Order of each candidate's examples by scores; None for a random order.
         seed: Random seed for the order of examples, not negative.
         batch_size: Batch size on each rank; None for that of the wrapped training loader, or 32
