@@ -980,9 +980,9 @@ class BaseSynqueDataModule(Generic[TrainerT, DataModuleT]):
             )
         if self._built is not None and ramp != self._ramp:
             raise LightningError(
-                f"the curriculum of the checkpoint has a ramp of {ramp:,} draws, but the train "
-                f"loader of this run was already built for {self._ramp:,}, because its strategy "
-                f"restores checkpoints late: give Curriculum(draws={ramp})"
+                f"the checkpoint has a curriculum with draws={ramp}, but the train loader of this "
+                f"run was already built with draws={self._ramp}, because its strategy restores "
+                f"checkpoints late: give Curriculum(draws={ramp})"
             )
         self._ramp = ramp
 

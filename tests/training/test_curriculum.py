@@ -136,7 +136,7 @@ class TestTraining:
         ckpt = checkpoint(tmp_path, 4)
         longer = fit(tmp_path, data(), max_steps=8, max_epochs=-1, ckpt_path=ckpt)
         assert len({*first.ids, *longer.ids}) == 64
-        with pytest.raises(LightningError, match=r"a ramp of 32 draws.*Curriculum\(draws=32\)"):
+        with pytest.raises(LightningError, match=r"with draws=32, but.*Curriculum\(draws=32\)"):
             fit(
                 tmp_path,
                 data(),
