@@ -30,7 +30,7 @@ _DELAY_S = 2.0
 class AdamMoment(NamedTuple):
     """What an optimizer of Adam's family knows of a parameter.
 
-    Args:
+    Attributes:
         second: Running mean of squared gradients.
         step: Number of its steps.
         beta2: Decay of the running mean.

@@ -94,6 +94,8 @@ class GradientTaker:
         seed: Random seed of the projection, and of transforms.
         batch_size: Most examples per batch.
         bar: Counts the examples.
+
+    Attributes:
         taken: What was taken at each checkpoint.
     """
 
