@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import importlib.util
 import logging
@@ -11,7 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import nn
@@ -20,6 +21,9 @@ from synque_select.encoders.int8 import GROUP
 from synque_select.encoders.precision import Precision, cpu_has_bf16, cpu_has_int8
 from synque_select.errors import ConfigError, DependencyError, EncoderError, did_you_mean
 from synque_select.utils.json_types import JsonObject
+
+if TYPE_CHECKING:
+    import openvino
 
 __all__ = [
     "PRECISIONS",
@@ -219,11 +223,10 @@ class _Compiled(nn.Module):
 
 
 def _openvino(program: torch.export.ExportedProgram, precision: Precision) -> _Run:
-    # OpenVINO reports its use over the network where this package can be imported
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    core = _openvino_core()
     import openvino
 
-    compiled = openvino.Core().compile_model(
+    compiled = core.compile_model(
         openvino.convert_model(program),
         "CPU",
         {
@@ -243,6 +246,21 @@ def _openvino(program: torch.export.ExportedProgram, precision: Precision) -> _R
         return torch.from_numpy(request.infer([i.numpy() for i in inputs], share_inputs=True)[0])
 
     return run
+
+
+@functools.cache
+def _openvino_core() -> openvino.Core:
+    """Return the one Core of this process.
+
+    Each Core gives its thread an alternate stack for signals, and when it is freed, the stack from
+    before. With two that are not freed in the reverse order, that is a stack that was freed: the
+    next signal with a handler (Ctrl-C, the end of a loader's worker) would end the process.
+    """
+    # OpenVINO reports its use over the network where this package can be imported
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    import openvino
+
+    return openvino.Core()
 
 
 def _onnx(program: torch.export.ExportedProgram) -> _Run:

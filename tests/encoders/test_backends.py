@@ -7,6 +7,7 @@ import importlib.util
 import json
 import logging
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -388,3 +389,28 @@ def test_a_conversion_that_changes_embeddings_is_an_error(tmp_path, monkeypatch)
 @pytest.mark.parametrize("compiled", KINDS[:1], indirect=True)
 def test_openvino_does_not_report_its_use(compiled):
     assert sys.modules["openvino_telemetry"] is None
+
+
+@needs_minilm
+@needs_openvino
+def test_signals_arrive_after_two_models_were_closed():
+    """A process of its own, because it would end with a segmentation fault."""
+    code = f"""
+import gc, signal
+from synque_select.encoders import TextEncoder
+
+encoders = [TextEncoder({MINILM!r}, backend="openvino", precision="float32") for _ in range(2)]
+for encoder in encoders:
+    encoder.prepare()
+while encoders:
+    encoders.pop(0).close()
+    gc.collect()
+arrived = []
+signal.signal(signal.SIGCHLD, lambda *_: arrived.append(True))
+signal.raise_signal(signal.SIGCHLD)
+print(arrived)
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (0, "[True]\n"), done.stderr
