@@ -95,13 +95,15 @@ PROXIES_HELP = (
 
 
 def help_formatter() -> type[DefaultHelpFormatter]:
-    """Return jsonargparse's help formatter, without "(default: null)" and breaks at hyphens."""
+    """Return jsonargparse's help formatter, without defaults that are empty and breaks at hyphens."""
     from jsonargparse import DefaultHelpFormatter
 
     class HelpFormatter(DefaultHelpFormatter):
         def _expand_help(self, action: Action) -> str:
             text: str = super()._expand_help(action)
-            return re.sub(r" \(default: null\)|, default: null(?=[,)])", "", text)
+            return re.sub(
+                r" \(default: (?:null|\(\)|\[\])\)|, default: (?:null|\(\)|\[\])(?=[,)])", "", text
+            )
 
         def _split_lines(self, text: str, width: int) -> list[str]:
             # names and commands, such as synque-select init, stay whole
