@@ -43,7 +43,7 @@ def test_help_shows_our_options_and_says_how_to_see_those_of_lightning(name: str
     everything = capsys.readouterr().out
     assert main([name, "--config", "digits-fit", "--help"]) == 0
     ours = capsys.readouterr().out
-    assert len(everything.splitlines()) > 400 > 200 > len(ours.splitlines())
+    assert len(everything.splitlines()) > 400 > 220 > len(ours.splitlines())
     assert "--trainer.sync_batchnorm" in everything
     assert "--trainer.sync_batchnorm" not in ours
     assert "(type: " not in ours
