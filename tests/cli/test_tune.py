@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
+import sys
 from pathlib import Path
 
 import pytest
@@ -87,6 +89,10 @@ def test_what_was_measured_on_other_candidates_is_reused(
 
     def run(command: str, name: str, *options: str) -> str:
         options = (*options, f"--{command}.task", "letters", f"--{command}.run_dir", name)
+        for logger in logging.root.manager.loggerDict.values():
+            for handler in getattr(logger, "handlers", ()):
+                if type(handler) is logging.StreamHandler:  # made in another test, whose is closed
+                    handler.stream = sys.stderr
         assert main([command, "--config", "mine.yaml", *options]) == 0
         printed = capfd.readouterr()
         return " ".join(f"{printed.err} {printed.out}".split())
