@@ -89,22 +89,22 @@ class BaseReselectionCallback(CheckedCallback[TrainerT, ModuleT]):
     and all ranks draw the batches that follow with the new weights. Candidates are those of the
     mixture that training begins with: that of a `SelectionCallback`, in whatever order the two are
     given, or `mixture=` of the `SynqueDataModule`. The weights hold in every 1,000 draws between
-    two changes, no example comes again before its candidate is used up, and no worker is started
-    again; see `SynqueDataModule.change_weights`. An evaluation leaves the module, its metrics, and
-    all random states as they were.
+    two changes, no example is repeated before its candidate is used up, and no worker is
+    restarted; see `SynqueDataModule.change_weights`. An evaluation leaves the module, its metrics,
+    and all random states as they were.
 
     The state is in every checkpoint, and a resumed run continues as if it had not been interrupted.
-    The weights are logged to every logger as `synque_weights/<candidate>`, are in `weights.json` of
-    the run directory, and are drawn on the page. `fast_dev_run` changes nothing.
+    The weights are logged to every logger as `synque_weights/<candidate>`, are written to
+    `weights.json` in the run directory, and are drawn on the page. `fast_dev_run` changes nothing.
 
     Args:
-        every_n_steps: Optimizer steps between two questions to the policy.
+        every_n_steps: Number of optimizer steps after which the policy is asked again.
         policy: A policy, or its id with options: "odm", "aioli", "surrogate", "agreement",
             "static" (the control, which changes nothing and costs nothing), "odm:smoothing=0.5".
         budget: Share of the training time that evaluation may take, above 0 and up to 1. A forward
             pass counts as a third of training on the example, so that at each change
             ⌊3 · budget · draws on one rank since the last⌋ examples may be evaluated; this does not
-            depend on a clock. The share that was measured is logged as
+            depend on a clock. The measured share is logged as
             `synque_reselection/overhead`.
         outputs: Name of the module's method that returns outputs, one row per example, for a
             batch, for policies that compare outputs; None for `predict_step`.
@@ -205,7 +205,7 @@ class BaseReselectionCallback(CheckedCallback[TrainerT, ModuleT]):
             return
         if self.policy.needs_held_out and not datamodule.uses_surrogate:
             raise ConfigError(
-                f"the policy {self.policy.id!r} needs examples that are held out of training: give "
+                f"the policy {self.policy.id!r} needs examples that are held out of training: use "
                 "SynqueDataModule(val='surrogate')"
             )
         if self._outputs is not None and not callable(getattr(pl_module, self._outputs, None)):
@@ -326,13 +326,13 @@ class BaseReselectionCallback(CheckedCallback[TrainerT, ModuleT]):
     def _restored(self, state: dict[str, Any]) -> _Run:
         if state["version"] != _VERSION:
             raise LightningError(
-                "the checkpoint holds a state of ReselectionCallback of version "
+                "the checkpoint contains a state of ReselectionCallback of version "
                 f"{state['version']!r}; allowed is {_VERSION}"
             )
         if state["policy"] != self.policy.id:
             raise LightningError(
                 f"the checkpoint was trained with the policy {state['policy']!r}, and this run has "
-                f"{self.policy.id!r}: give policy= as it was"
+                f"{self.policy.id!r}: use the same policy="
             )
         if state["run_dir"] and Path(state["run_dir"]).is_dir():
             self._run_dir = Path(state["run_dir"])
@@ -459,7 +459,7 @@ class BaseReselectionCallback(CheckedCallback[TrainerT, ModuleT]):
         if not at_once and now - self._saved_at < _SAVED_EVERY_S:
             return
         self._saved_at = now
-        with bookkeeping("the weights of the candidates over time are not in the run directory"):
+        with bookkeeping("the run directory lacks the weights of the candidates over time"):
             save_weights(self._make_run_dir(trainer), self._known)
 
     def _make_run_dir(self, trainer: TrainerT) -> Path:
@@ -481,7 +481,7 @@ class BaseReselectionCallback(CheckedCallback[TrainerT, ModuleT]):
         rank_zero_warn(
             f"ReselectionCallback: evaluation took {percent(trajectory.overhead, 1)} of the "
             f"training time so far ({spent}), more than budget={self._budget:g}: a forward pass "
-            "takes longer here than a third of a step of training. Give a lower budget="
+            "takes longer here than a third of a training step. Lower budget="
         )
 
 

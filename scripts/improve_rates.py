@@ -70,7 +70,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=200)
     parser.add_argument("--held-out", type=int, default=40)
     options = parser.parse_args()
-    print("| like the real ones, of the batch | better | worse | no improvement shown |")
+    print("| share of the batch like the real examples | better | worse | no improvement shown |")
     print("|--:|--:|--:|--:|")
     with tempfile.TemporaryDirectory() as folder:
         given = ImproveOptions(

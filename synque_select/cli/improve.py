@@ -31,7 +31,7 @@ def arguments(parser: ArgumentParser) -> None:
     _add_generation(parser)
     _add_comparison(parser)
     parser.add_argument(
-        "--seed", type=int, default=0, help="random seed of the split and the calls"
+        "--seed", type=int, default=0, help="random seed for the split and the calls"
     )
     parser.add_argument("--device", help="cpu, cuda, cuda:1 (default: a GPU if there is one)")
     parser.add_argument(
@@ -53,7 +53,7 @@ def _add_inputs(parser: ArgumentParser) -> None:
         "--real",
         required=True,
         help="the unlabeled real sample: a file; at least 40 examples. One half is shown to the "
-        "models, the other one only decides",
+        "models, and the other half only decides",
     )
     parser.add_argument(
         "--others",
@@ -65,13 +65,13 @@ def _add_inputs(parser: ArgumentParser) -> None:
     parser.add_argument("--real-view", help="view of the real sample (default: as --view)")
     parser.add_argument(
         "--label",
-        help="field of the candidate's classes; new examples get one of them, in their proportions",
+        help="field with the candidate's class; new examples get classes in the same proportions",
     )
     parser.add_argument(
         "--real-groups",
         metavar="FIELD",
         help="field that real examples share if they do not vary independently: thread, author, "
-        "session or page; a group is in one half. false if all are independent (default: exact "
+        "session or page; a group is never split. false if all are independent (default: exact "
         "and near duplicates are groups)",
     )
     parser.add_argument(
@@ -86,7 +86,7 @@ def _add_generation(parser: ArgumentParser) -> None:
         "--generator", required=True, help=f"the model that writes examples: {_ENGINE}"
     )
     parser.add_argument(
-        "--reasoner", help="the model that writes rubrics, likewise (default: the generator)"
+        "--reasoner", help="the model that writes rubrics, given likewise (default: the generator)"
     )
     parser.add_argument("--rounds", type=int, default=3, help="maximum number of rounds")
     parser.add_argument(
@@ -121,8 +121,8 @@ def _add_generation(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--max-cost",
         type=float,
-        help="most that the run may cost at these prices; a round that may cost more than what is "
-        "left is not begun (default: no limit)",
+        help="maximum cost of the run at these prices; a round that may cost more than what is "
+        "left is not started (default: no limit)",
     )
 
 
@@ -131,8 +131,8 @@ def _add_comparison(parser: ArgumentParser) -> None:
         "--error",
         type=float,
         default=0.05,
-        help="probability, at most, that examples which do not make the data better are kept in "
-        "any round",
+        help="maximum probability that examples which do not make the data better are kept in any "
+        "round",
     )
     parser.add_argument(
         "--proxies", nargs="+", action="extend", help=PROXIES_HELP.replace("the modality", "texts")
@@ -143,9 +143,9 @@ def _add_comparison(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     """Have a model write more examples for a candidate, and keep them if that makes it better.
 
-    A rubric of how the data differs from the real sample, and the real examples that nothing in it
-    is near to, tell the generator what to write. Copies of real examples are dropped. Real examples
-    that no model was shown then decide, by a paired test; the first round that is not better ends
+    A rubric of how the data differs from the real sample, and real examples with nothing similar in
+    the data, tell the generator what to write. Copies of real examples are dropped. A paired test
+    on real examples that no model was shown then decides; the first round that is not better ends
     the run.
     """
     from synque_select.generation import improve

@@ -1,4 +1,4 @@
-"""Old data against new on held-out real examples, paired."""
+"""A paired comparison of old and new data on held-out real examples."""
 
 from __future__ import annotations
 
@@ -146,14 +146,14 @@ def check_suite(options: ImproveOptions) -> tuple[BaseProxy, ...]:
     asking = [proxy.key for proxy in suite if proxy.family == "lens"]
     if asking:
         raise ConfigError(
-            f"proxies={asking}: LENS would show the held-out half to a language model, and the "
-            "half that decides is shown to none"
+            f"proxies={asking}: LENS would show the held-out half to a language model, but no "
+            "model may see the half that decides"
         )
     others = [proxy.key for proxy in suite if not may_enter(proxy)]
     if others:
         raise ConfigError(
             f"proxies={others}: they are in no consensus, as they do not compare inputs with the "
-            "real sample; allowed are such as pad, mmd, coverage, ngram"
+            "real sample; use proxies such as pad, mmd, coverage and ngram"
         )
     return suite
 

@@ -1,4 +1,4 @@
-"""The generator loop: ask for a batch, compare, keep what is better, stop when nothing is."""
+"""The generator loop: ask for a batch, compare, keep it if it is better, else stop."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def improve(
     if a paired test of all proxies together shows it to be better, with an error of at most
     `options.error` over all rounds. The loop ends at the first round that is not better.
 
-    A killed run goes on where it was if it is started again with the same data, options and
+    A killed run continues where it was if it is started again with the same data, options and
     directory, and no answer is asked for twice.
 
     Args:
@@ -92,13 +92,13 @@ def improve(
         reasoner: The model that writes rubrics; None for the generator.
         view: What is compared, as for `rank`; of a text.
         real_view: View of the real sample; None as `view`.
-        label: Field with the candidate's class, which new examples get one of; None without.
+        label: Field with the candidate's class; new examples get one as well; None for no label.
         real_groups: What real examples share that do not vary independently, as for `rank`; they
             are in one half.
         options: Sizes, limits, proxies and seed; None for the defaults.
 
     Returns:
-        The rounds, what was kept and why, and what it cost.
+        The rounds, what was kept and why, and what the run cost.
 
     Raises:
         ConfigError: An argument is not allowed, the first round may cost more than
@@ -152,14 +152,14 @@ def improve(
 
 
 def _without_copies(data: Candidate, halves: RealHalves) -> Candidate:
-    """Leave out copies of real examples: prompts would quote them, and the old data profit."""
+    """Leave out copies of real examples, which prompts would quote and which flatter old data."""
     is_copy = duplicates_in(data, halves.shown) | duplicates_in(data, halves.held_out)
     if not is_copy.any():
         return data
     if len(data) - is_copy.sum() < _LEAST_NEW:
         raise DataError(
             f"{data.where}: {is_copy.sum():,} of {counted(len(data), 'example')} are copies or "
-            f"near copies of real examples, and fewer than {_LEAST_NEW} others are left to improve"
+            f"near copies of real examples, which leaves fewer than {_LEAST_NEW} to improve"
         )
     return data.without(np.flatnonzero(is_copy).tolist())
 
@@ -182,7 +182,7 @@ def _candidates(
     if len(loaded) != 1:
         raise ConfigError(
             f"found {counted(len(loaded), 'candidate')} ({listed([c.name for c in loaded])}): "
-            "improve takes one, and the others as others"
+            "improve takes one; give the rest as others"
         )
     check_not_drawn(loaded, "improve")
     if isinstance(others, Sequence) and not isinstance(others, str) and not others:
@@ -191,8 +191,8 @@ def _candidates(
     rest = [one for one in load_candidates(others, view=view) if one.content != own.content]
     if own.name in {one.name for one in rest}:
         raise ConfigError(
-            f"{own.name} is the name of the candidate, and of another one with other content in "
-            "others: give them different names"
+            f"{own.name} is the name of the candidate and of a different one in others: give them "
+            "different names"
         )
     return [own, *rest]
 
@@ -239,7 +239,7 @@ class _Loop:
             if part.kept:
                 self._take(self.files.read_round(part.number))
         if result.stopped and not result.stopped.startswith(_BUDGET):
-            self._say(f"{self.files.folder} holds the finished run: nothing is asked again")
+            self._say(f"{self.files.folder} contains the finished run: no model is called again")
         else:
             rehearsal(self.data, self.halves.held_out, self.options)
             result = replace(result, stopped="", improved=None)
@@ -308,7 +308,7 @@ class _Loop:
         if not done.kept:
             stopped = f"Stopped after round {number}, which was not shown to be better."
         elif number == self.options.rounds:
-            stopped = f"Stopped after {counted(number, 'round')}, the most that were allowed."
+            stopped = f"Stopped after {counted(number, 'round')}, the maximum."
         return replace(result, rounds=rounds, spent=spent, stopped=stopped, n_after=len(self.data))
 
     def _writer(self, number: int) -> Writer:
@@ -345,8 +345,8 @@ class _Loop:
         if spent + needed <= limit:
             return ""
         return (
-            f"round {number} may cost {needed:,.4g}, and of max_cost={limit:,.4g} "
-            f"{max(0.0, limit - spent):,.4g} is left"
+            f"round {number} may cost {needed:,.4g}, but only {max(0.0, limit - spent):,.4g} of "
+            f"max_cost={limit:,.4g} is left"
         )
 
     def _round(self, writer: Writer, draft: Draft, result: Improvement) -> Round:

@@ -29,20 +29,20 @@ class ImproveOptions:
 
     Args:
         rounds: Maximum number of rounds.
-        n_examples: Number of examples that are asked for in a round.
-        per_call: Number of examples that are asked for in a call.
-        keep: What a batch that is better becomes: "add" compares the data with the batch added to
-            it to the data without, "replace" compares the batch alone.
+        n_examples: Number of examples to ask for in a round.
+        per_call: Number of examples to ask for in a call.
+        keep: What is compared with the old data, and kept if it is better: "add" for the old data
+            with the batch, "replace" for the batch alone.
         temperature: Sampling temperature of the generator.
         max_answer_tokens: Maximum number of tokens in an answer of the generator.
         max_chars: Maximum number of characters of each text of an example, in prompts and answers.
         sampling: How the rubric is written.
-        error: Probability, at most, that data which is not better is kept in any of the rounds;
-            each round is tested at error / rounds.
+        error: Maximum probability that data which is not better is kept in any of the rounds; each
+            round is tested at error / rounds.
         prices: Price per million tokens, in any currency: {"generator": {"input": …, "output": …},
             "reasoner": …}; without "reasoner", its price is that of the generator.
-        max_cost: Most that the run may cost at these prices; a round that could cost more than
-            what is left is not begun.
+        max_cost: Maximum cost of the run at these prices; a round that could cost more than what
+            is left is not started.
         proxies: Proxies that compare old and new; None for the default suite.
         encoder: A model id or an encoder; None for the default.
         seed: Random seed of the split, of what prompts show, and of answers.

@@ -80,13 +80,13 @@ def label_set(candidate: Candidate) -> LabelSet | None:
     if not isinstance(field, str):
         raise ConfigError(
             f"{candidate.where}: label={selector_name(field)!r} is not a field: new examples can "
-            "be given a label only in a field"
+            "have a label only in a field"
         )
     kind = label_kind([candidate.labels])
     if kind != "classes":
         raise ConfigError(
             f"{candidate.where}: the labels in {field!r} are {kind}, not one class per example: "
-            "leave label out, and the field is written as any other"
+            "omit label to have the field written like any other"
         )
     values: dict[str, Json] = {}
     for position, text in enumerate(candidate.labels):
@@ -154,8 +154,8 @@ class RecordForm:
         names = [".".join(path) for path, _ in self._leaves()]
         if len(names) > _MAX_LEAVES:
             raise DataError(
-                f"an example has {counted(len(names), 'field')}, those inside others included; "
-                f"allowed are {_MAX_LEAVES}"
+                f"an example has {counted(len(names), 'field')}, including nested ones; "
+                f"at most {_MAX_LEAVES} are allowed"
             )
         if not names or len(set(names)) < len(names):
             raise DataError(
@@ -165,7 +165,7 @@ class RecordForm:
             )
         if self.label is not None and self.label.field not in names:
             raise ConfigError(
-                f"label={self.label.field!r}: found no such text or number; there are "
+                f"label={self.label.field!r}: no text or number has this name; the fields are "
                 f"{', '.join(names)}"
             )
 

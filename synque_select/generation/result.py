@@ -176,10 +176,10 @@ class Improvement:
             columns,
             tuple(rows),
             (
-                "In brackets: of a score, the 95 % interval over new real samples; of a "
+                "In brackets: for a score, its 95 % interval over new real samples; for a "
                 f"difference, the paired {percent(compared[0].level, 1)} interval. One test of all "
-                "proxies together decides; they compare inputs with the real sample, and read no "
-                "label.",
+                "proxies together decides; the proxies compare inputs with the real sample and "
+                "read no label.",
             ),
         )
 
@@ -193,7 +193,7 @@ class Improvement:
         ]
         if self.n_copies:
             copies = counted(self.n_copies, "example of the candidate", "examples of the candidate")
-            lines.append(f"{copies}, copies or near copies of real ones, were left out.")
+            lines.append(f"Left out as copies or near copies of real examples: {copies}.")
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Json]:

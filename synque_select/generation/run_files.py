@@ -1,4 +1,4 @@
-"""The files of a generator loop: written whole or not at all, and read by a run that goes on."""
+"""The files of a generator loop: written whole or not at all, and read when a run continues."""
 
 from __future__ import annotations
 
@@ -62,9 +62,9 @@ class RunFiles:
             raise RecordError(f"{path}: {error}") from error
         if earlier.key != result.key:
             raise ConfigError(
-                f"{self.folder} holds the run of other data or other options (candidate "
-                f"{earlier.candidate}, {counted(len(earlier.rounds), 'round')}): give another "
-                "directory, or the same data and options to go on with it"
+                f"{self.folder} contains a run with other data or other options (candidate "
+                f"{earlier.candidate}, {counted(len(earlier.rounds), 'round')}): use another "
+                "directory, or the same data and options to continue that run"
             )
         return earlier
 

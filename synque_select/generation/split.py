@@ -70,7 +70,7 @@ def split_real(real: RealSample, seed: int) -> RealHalves:
     if n_units(len(real), groups) < 2:
         raise DataError(
             f"{real.where}: all {counted(len(real), 'example')} are copies of each other or in one "
-            "group, and cannot be divided into a half to show and a half to hold out"
+            "group, so they cannot be split into a half to show and a half to hold out"
         )
     shown, held_out = halves(order, None if len(set(groups.tolist())) == len(real) else groups)
     n_effective = effective_size(groups[held_out])
@@ -78,8 +78,8 @@ def split_real(real: RealSample, seed: int) -> RealHalves:
         raise DataError(
             f"{real.where}: of {counted(len(real), 'example')}, the held-out half has "
             f"{len(held_out):,}, which say as much as {n_effective:.0f} independent ones; below "
-            f"{LEAST_REAL}, no difference is tested: collect about {2 * LEAST_REAL} real examples "
-            "that do not depend on each other"
+            f"{LEAST_REAL}, no difference is tested: collect about {2 * LEAST_REAL} "
+            "independent real examples"
         )
     return RealHalves(_part(real, shown), _part(real, held_out), seed)
 

@@ -1,4 +1,4 @@
-"""Weights by how much the model's outputs on a candidate are like those on the real sample."""
+"""Weights by how similar the model's outputs on a candidate are to those on the real sample."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _LEAST = 2  # outputs of a set between which there is a distance
 
 
 class AgreementPolicy(ReselectionPolicy):
-    r"""Draws more from candidates that look to the model in training as the real sample does.
+    r"""Draws more from candidates on which the model's outputs are like those on real examples.
 
     .. math:: w_i \propto p_i \exp(-\beta d_i / \bar d)
 
     p are the weights at the start, and d_i is the energy distance between the outputs of the model
     on the candidate and on the real sample: features or predictions, as the user's module returns
-    them. No label is read, and therefore false labels are not seen. A candidate without weight at
+    them. No label is read, so false labels are not detected. A candidate without weight at
     the start gets none.
 
     Args:
@@ -63,9 +63,10 @@ class AgreementPolicy(ReselectionPolicy):
         n = context.remaining_examples // (len(context.names) + 1)
         if n < _LEAST:
             raise ConfigError(
-                f"the policy 'agreement' compares at least {_LEAST} outputs of each candidate with "
-                f"as many of the real sample, and {context.remaining_examples} may be computed at "
-                f"step {context.step}: raise budget= or every_n_steps= of ReselectionCallback"
+                f"the policy 'agreement' needs at least {_LEAST} outputs on each candidate and on "
+                f"the real sample, but only {context.remaining_examples} in total may be "
+                f"computed at step {context.step}: raise budget= or every_n_steps= of "
+                "ReselectionCallback"
             )
         real = context.real_outputs(n)
         distances = [_distance(real, own) for own in context.candidate_outputs(n).values()]

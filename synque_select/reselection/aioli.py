@@ -1,4 +1,4 @@
-"""Aioli: a linear mixing law is fitted to short perturbations of the mixture, and followed."""
+"""Aioli: fits a linear mixing law to short perturbations of the mixture, and follows it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class AioliPolicy(ReselectionPolicy):
     r"""Learns how the losses depend on the weights by changing them, and then improves them.
 
     A round first trains a few steps on each of K perturbed mixtures in a random order; each gives
-    its candidate the weight `focus`. The falls of the losses under the known mixtures give the
+    its candidate the weight `focus`. The decreases of the losses under the known mixtures give the
     linear law A, in which entry (i, j) is how much training on candidate j lowers the loss on
     candidate i. Its entries are normalized to sum to 1, the weights p from before the round take a
     step of exponentiated gradient, and the rest of `every_n_steps` is trained with the result:
@@ -37,8 +37,8 @@ class AioliPolicy(ReselectionPolicy):
     .. math:: p_j \leftarrow p_j \exp(\eta \sum_i A_{ij}) / \sum_k p_k \exp(\eta \sum_i A_{ik})
 
     The perturbations are part of the training: they cost no step, but the model is trained on
-    other mixtures meanwhile. A round that would not end before the training does is not begun.
-    The law is fitted to the mixtures that were trained on in fact, as the first batches after a
+    other mixtures meanwhile. A round that could not finish before training ends is not started.
+    The law is fitted to the mixtures that were actually trained on, as the first batches after a
     proposal are still those of the mixture before. A candidate without weight at the start takes
     no part.
 

@@ -65,7 +65,7 @@ class ReselectionPolicy(ABC):
 
     `ReselectionCallback` calls `start` once at the beginning of a run, and `propose` whenever
     `every_n_steps` optimizer steps (or those of `Proposal.hold`) have passed. Both run on rank 0
-    alone; every rank serves what is proposed. `state_dict` goes into every checkpoint, and
+    alone; every rank uses the proposed weights. `state_dict` goes into every checkpoint, and
     `load_state_dict` is called after `start` when a run is resumed: after it, the policy must
     propose exactly what it would have proposed without the interruption. All that
     `propose` depends on is therefore the context, the arguments of the constructor, and the state;

@@ -74,7 +74,7 @@ class ModelEvaluation(Protocol):
 
 @dataclass
 class ReselectionContext:
-    """What a policy knows when it is asked; made by `ReselectionCallback`, on rank 0.
+    """What a policy knows when it is asked; `ReselectionCallback` creates it on rank 0.
 
     The methods evaluate the current model, in eval mode and without gradients, and leave it and the
     process as they were. Together they may evaluate `budget_examples` examples. With n=None, a
@@ -116,8 +116,8 @@ class ReselectionContext:
     def candidate_losses(self, n: int | None = None) -> dict[str, float]:
         """Return the mean loss of the current model on n training examples of each candidate.
 
-        The examples are drawn with the seed of the callback, others at each change. The model may
-        have been trained on some of them.
+        The examples are drawn with the seed of the callback, and are different at each change. The
+        model may have been trained on some of them.
 
         Raises:
             ConfigError: The budget does not allow for n examples of each candidate, or for one.
@@ -161,9 +161,9 @@ class ReselectionContext:
         if affordable < (n or 1):
             raise ConfigError(
                 f"{counted(self.remaining_examples, 'example')} may still be evaluated at step "
-                f"{self.step}, which is fewer than {counted(n or 1, 'example')} of each of "
-                f"{counted(len(available), 'part')}: raise budget= or every_n_steps= of "
-                "ReselectionCallback"
+                f"{self.step}, but {counted(n or 1, 'example')} of each of "
+                f"{counted(len(available), 'part')} would be needed: raise budget= or "
+                "every_n_steps= of ReselectionCallback"
             )
         sizes = {name: min(n or affordable, size) for name, size in available.items()}
         self.used_examples += sum(sizes.values())

@@ -75,8 +75,8 @@ def check_weights(weights: Mapping[str, float], names: Sequence[str]) -> dict[st
 class WeightTable:
     """The changes of the weights, in the order of their draws.
 
-    It lies in shared memory: worker processes, persistent ones too, see a change without being
-    started again. The process that trains writes; a change is written before any of its draws is
+    It is in shared memory: worker processes, including persistent ones, see a change without being
+    restarted. The process that trains writes; a change is written before any of its draws is
     requested from a worker, so that each draw has one meaning in all processes.
 
     Args:
@@ -279,7 +279,7 @@ class ChangingWeights:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on with the changes of a checkpoint.
+        """Continue with the changes of a checkpoint.
 
         Raises:
             LightningError: In the checkpoint, the weights of other candidates could change.
@@ -288,8 +288,8 @@ class ChangingWeights:
         if names != self.names:
             raise LightningError(
                 f"in the run that wrote the checkpoint, the weights of {', '.join(names)} could "
-                f"change, and in this one those of {', '.join(self.names)}: give the candidates as "
-                "they were"
+                f"change, but in this run those of {', '.join(self.names)} can: use the same "
+                "candidates"
             )
         self.lag = max(self.lag, int(state["lag"]))
         self.table.restore([WeightChange.from_dict(change) for change in state["changes"]])

@@ -1,4 +1,4 @@
-"""What a new study takes from earlier fits: from probes, and from a study on other candidates."""
+"""What a new study reuses of earlier fits: of probes, and of a study on other candidates."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _VALIDATIONS = ("val_check_interval", "check_val_every_n_epoch")
 
 @dataclass(frozen=True)
 class _Earlier:
-    """A fit of earlier, as a trial of the new study.
+    """An earlier fit, as a trial of the new study.
 
     Args:
         source: Where it comes from, in words.
@@ -45,7 +45,7 @@ class _Earlier:
         value: The metric.
         lost: The share of its mixture that the new study does not have.
         trial: The trial that it was; None for a probe.
-        fit: The fit and its comparability key, if the new study would run the very same fit.
+        fit: The fit and its comparability key, if the new study would run exactly the same fit.
     """
 
     source: str
@@ -82,9 +82,9 @@ class _OldStudy:
 
 @dataclass(frozen=True)
 class Reuse:
-    """Finds what a new study can take from earlier fits.
+    """Finds what a new study can reuse from earlier fits.
 
-    A fit that the new study would run in the very same way (`ShortFits.find`) is a trial of it.
+    A fit that the new study would run in exactly the same way (`ShortFits.find`) is a trial of it.
     Trials of the newest study whose settings differ only in the candidates are priors where they
     are not the same fit: the sampler sees them, and they are never counted nor chosen.
 

@@ -149,7 +149,7 @@ def test_copies_of_real_examples_in_the_candidate_are_left_out(tmp_path: Path):
         with pytest.raises(DataError, match="50 of 52 examples are copies"):
             improved(tmp_path, server, candidate={"leaky": rows[:52]}, label=None, run_dir="other")
     assert (result.n_copies, result.n_before) == (50, 40)
-    assert "50 examples of the candidate, copies or near copies of real ones" in str(result)
+    assert "copies or near copies of real examples: 50 examples of the candidate" in str(result)
     everything = json.dumps(server.requests).casefold()
     assert not any(str(view).casefold() in everything for view in halves.held_out.views)
 

@@ -103,7 +103,7 @@ def test_agreement_says_what_to_raise_if_it_cannot_compare():
     policy = AgreementPolicy()
     policy.start(NAMES, dict.fromkeys(NAMES, 1 / 3), 0)
     context = ReselectionContext(10, None, 10, NAMES, dict.fromkeys(NAMES, 1 / 3), 7, training)
-    with pytest.raises(ConfigError, match=r"at least 2 outputs of each candidate.*raise budget="):
+    with pytest.raises(ConfigError, match=r"at least 2 outputs on each candidate.*raise budget="):
         policy.propose(context)
 
 
