@@ -265,7 +265,7 @@ def test_the_budget_is_checked_before_the_first_call_and_each_round(tmp_path: Pa
     prices = {"generator": {"input": 0.0, "output": 1_000_000.0}}
     sizes: dict[str, Any] = {"prices": prices, "max_answer_tokens": 10, "rounds": 3}
     with WritingServer({1: "real", 2: "real", 3: "real"}) as server:
-        with pytest.raises(ConfigError, match=r"round 1 may cost .* of max_cost=100 100 is left"):
+        with pytest.raises(ConfigError, match=r"round 1 may cost .* but only 100 of max_cost=100 is left"):
             improved(tmp_path, server, **sizes, max_cost=100)
         assert not server.requests
         # a round may cost 3 · 3 · 4096 + 4 · 10, and costs 7 · 5
@@ -351,7 +351,7 @@ def test_what_is_refused_before_anything_is_asked(tmp_path: Path):
             ({"prices": {"scorer": {}}}, 'expected {"generator"'),
             ({"rounds": 0}, "rounds=0"),
             ({"candidate": {"a": ROWS, "b": ROWS}, "label": None}, r"found 2 candidates \(a, b\)"),
-            ({"others": {"made": ROWS}, "label": None}, "made is the name of the candidate, and"),
+            ({"others": {"made": ROWS}, "label": None}, "made is the name of the candidate and of"),
         ):
             with pytest.raises(ConfigError, match=words):
                 improved(tmp_path, server, **more)
