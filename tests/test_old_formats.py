@@ -314,11 +314,13 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def assert_close(new: object, old: object, where: str = "") -> None:
     """Assert that values are equal, numbers up to the digits that differ between CPUs."""
     if isinstance(old, dict):
-        assert isinstance(new, dict) and [*new] == [*old], where
+        assert isinstance(new, dict), where
+        assert [*new] == [*old], where
         for key, value in old.items():
             assert_close(new[key], value, f"{where}.{key}")
     elif isinstance(old, list | tuple):
-        assert isinstance(new, list | tuple) and len(new) == len(old), where
+        assert isinstance(new, list | tuple), where
+        assert len(new) == len(old), where
         for place, value in enumerate(old):
             assert_close(new[place], value, f"{where}[{place}]")
     elif isinstance(old, float):

@@ -95,7 +95,7 @@ PROXIES_HELP = (
 
 
 def help_formatter() -> type[DefaultHelpFormatter]:
-    """Return jsonargparse's help formatter, without defaults that are empty and breaks at hyphens."""
+    """Return jsonargparse's help formatter, without empty defaults and breaks at hyphens."""
     from jsonargparse import DefaultHelpFormatter
 
     class HelpFormatter(DefaultHelpFormatter):

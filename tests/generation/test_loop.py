@@ -265,7 +265,9 @@ def test_the_budget_is_checked_before_the_first_call_and_each_round(tmp_path: Pa
     prices = {"generator": {"input": 0.0, "output": 1_000_000.0}}
     sizes: dict[str, Any] = {"prices": prices, "max_answer_tokens": 10, "rounds": 3}
     with WritingServer({1: "real", 2: "real", 3: "real"}) as server:
-        with pytest.raises(ConfigError, match=r"round 1 may cost .* but only 100 of max_cost=100 is left"):
+        with pytest.raises(
+            ConfigError, match=r"round 1 may cost .* but only 100 of max_cost=100 is left"
+        ):
             improved(tmp_path, server, **sizes, max_cost=100)
         assert not server.requests
         # a round may cost 3 · 3 · 4096 + 4 · 10, and costs 7 · 5
