@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -16,6 +15,7 @@ from synque_select.types.modality import Modality
 from synque_select.utils.registry import (
     Registry,
     check_options,
+    checked_class,
     is_dotted,
     named_parameters,
     split_options,
@@ -40,12 +40,8 @@ _TORCHVISION = "torchvision/"
 
 
 def _check_class(value: object) -> type[BaseEncoder]:
-    if not (inspect.isclass(value) and issubclass(value, BaseEncoder)):
-        raise ConfigError(f"expected a subclass of BaseEncoder, got {value!r}")
-    if inspect.isabstract(value):
-        missing = ", ".join(sorted(value.__abstractmethods__))
-        raise ConfigError(f"the encoder class {value.__name__} does not define {missing}")
-    return value
+    cls: type[BaseEncoder] = checked_class(value, BaseEncoder, "encoder")
+    return cls
 
 
 ENCODERS: Registry[type[BaseEncoder]] = Registry(

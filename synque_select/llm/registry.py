@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from synque_select.errors import ConfigError
 from synque_select.llm.base import BaseLLM
 from synque_select.llm.openai.address import shown_address, shown_variable
-from synque_select.utils.registry import Registry, check_options
+from synque_select.utils.registry import Registry, check_options, checked_class
 from synque_select.utils.wording import one_line
 
 __all__ = ["ENGINES", "LLMSpec", "check_llm", "describe_llm", "get_llm", "register_engine"]
@@ -26,12 +25,8 @@ _BUILT_IN = {
 
 
 def _check_class(value: object) -> type[BaseLLM]:
-    if not (inspect.isclass(value) and issubclass(value, BaseLLM)):
-        raise ConfigError(f"expected a subclass of BaseLLM, got {value!r}")
-    if inspect.isabstract(value):
-        missing = ", ".join(sorted(value.__abstractmethods__))
-        raise ConfigError(f"the engine class {value.__name__} does not define {missing}")
-    return value
+    cls: type[BaseLLM] = checked_class(value, BaseLLM, "engine")
+    return cls
 
 
 ENGINES: Registry[type[BaseLLM]] = Registry(

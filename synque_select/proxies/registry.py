@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 from synque_select.errors import ConfigError, ProxyError
 from synque_select.proxies.base import BaseProxy
 from synque_select.types.modality import Modality
-from synque_select.utils.registry import Registry, check_options, named_parameters
+from synque_select.utils.registry import Registry, check_options, checked_class, named_parameters
 
 __all__ = [
     "PROXIES",
@@ -56,13 +55,8 @@ _BUILT_IN = {
 
 
 def _check_class(value: object) -> type[BaseProxy]:
-    if not (inspect.isclass(value) and issubclass(value, BaseProxy)):
-        raise ConfigError(f"expected a subclass of BaseProxy, got {value!r}")
-    missing = [name for name in _CONTRACT if not hasattr(value, name)]
-    missing += sorted(value.__abstractmethods__)
-    if missing:
-        raise ConfigError(f"the proxy class {value.__name__} does not define {', '.join(missing)}")
-    return value
+    cls: type[BaseProxy] = checked_class(value, BaseProxy, "proxy", _CONTRACT)
+    return cls
 
 
 PROXIES: Registry[type[BaseProxy]] = Registry(

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import TypeVar
 
 from synque_select.errors import ConfigError
 from synque_select.reselection.base import ReselectionPolicy
-from synque_select.utils.registry import Registry, check_options, split_options
+from synque_select.utils.registry import Registry, check_options, checked_class, split_options
 
 __all__ = ["POLICIES", "get_policy", "policy_ids", "register_policy"]
 
@@ -23,13 +22,8 @@ _BUILT_IN = {
 
 
 def _check_class(value: object) -> type[ReselectionPolicy]:
-    if not (inspect.isclass(value) and issubclass(value, ReselectionPolicy)):
-        raise ConfigError(f"expected a subclass of ReselectionPolicy, got {value!r}")
-    missing = [] if hasattr(value, "id") else ["id"]
-    missing += sorted(value.__abstractmethods__)
-    if missing:
-        raise ConfigError(f"the policy class {value.__name__} does not define {', '.join(missing)}")
-    return value
+    cls: type[ReselectionPolicy] = checked_class(value, ReselectionPolicy, "policy", ("id",))
+    return cls
 
 
 POLICIES: Registry[type[ReselectionPolicy]] = Registry(

@@ -8,16 +8,23 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from importlib.metadata import EntryPoint, entry_points
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from synque_select.errors import ConfigError, did_you_mean
 from synque_select.utils.json_files import parse_json
 from synque_select.utils.json_types import Json
 
-__all__ = ["Registry", "check_options", "is_dotted", "named_parameters", "split_options"]
+__all__ = [
+    "Registry",
+    "check_options",
+    "checked_class",
+    "is_dotted",
+    "named_parameters",
+    "split_options",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -34,6 +41,34 @@ def is_dotted(name: str) -> bool:
         (True, True, False)
     """
     return _DOTTED.fullmatch(name) is not None
+
+
+def checked_class(value: object, base: type, kind: str, contract: Sequence[str] = ()) -> Any:
+    """Return a class that can be an entry.
+
+    Args:
+        value: Anything.
+        base: The class that it must be derived from.
+        kind: What an entry is called in messages.
+        contract: Attributes that it must define, besides the abstract methods of `base`.
+
+    Raises:
+        ConfigError: It is not a subclass, or does not define all that it must.
+
+    Example:
+        >>> checked_class(dict, Collection, "bag").__name__
+        'dict'
+        >>> checked_class(3, Collection, "bag")
+        Traceback (most recent call last):
+        synque_select.errors.ConfigError: expected a subclass of Collection, got 3
+    """
+    if not (inspect.isclass(value) and issubclass(value, base)):
+        raise ConfigError(f"expected a subclass of {base.__name__}, got {value!r}")
+    missing = [name for name in contract if not hasattr(value, name)]
+    missing += sorted(getattr(value, "__abstractmethods__", ()))
+    if missing:
+        raise ConfigError(f"the {kind} class {value.__name__} does not define {', '.join(missing)}")
+    return value
 
 
 class Registry(Generic[Entry]):
