@@ -91,7 +91,10 @@ def real_digits() -> DigitImages:
 
 
 class DigitClassifier(SGDClassifier):
-    """A ResNet of torchvision with one basic block per stage, trained from scratch.
+    """A ResNet of torchvision with three stages of one basic block each, trained from scratch.
+
+    The usual fourth stage is left out: it would see a single pixel of an image of 24 by 24, and
+    nearly doubles the time of a step.
 
     Args:
         learning_rate: Peak of a one-cycle schedule over the whole fit.
@@ -112,6 +115,8 @@ class DigitClassifier(SGDClassifier):
         except ImportError as error:
             raise DependencyError("torchvision", extra="image", purpose="this model") from error
         network = ResNet(BasicBlock, [1, 1, 1, 1], num_classes=10)
+        network.layer4 = torch.nn.Identity()
+        network.fc = torch.nn.Linear(256, 10)
         # 10 % faster on a CPU
         self.network = network.to(memory_format=torch.channels_last)
 

@@ -233,7 +233,7 @@ class FitStore:
             hyper_parameters=cast(
                 "JsonObject",
                 {
-                    **task.fingerprint(),
+                    **self._fingerprint,
                     "n_distinct": fit.n_distinct,
                     **({} if fit.policy is None else {"policy": fit.policy.key(task)}),
                 },
@@ -268,12 +268,17 @@ class FitStore:
             self._weights[seed] = weights_sha256(self._model(seed))
         return self._weights[seed]
 
+    @cached_property
+    def _fingerprint(self) -> Mapping[str, object]:
+        # once: a task may build a model to know its hyper-parameters
+        return self._task.fingerprint()
+
     def _fit_id(self, fit: Fit) -> str:
         task = self._task
         return content_sha256(
             [
                 task.name,
-                task.fingerprint(),
+                self._fingerprint,
                 task.validation.sha256,
                 task.test.sha256,
                 task.batch_size,

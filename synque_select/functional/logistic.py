@@ -299,13 +299,11 @@ def _newton(problems: _Problems, start: torch.Tensor) -> tuple[torch.Tensor, tor
 
 
 def _solved(matrices: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
-    """Solve linear systems; on a GPU without waiting to learn whether a matrix is singular."""
-    if not matrices.is_cuda:
-        solutions: torch.Tensor = torch.linalg.solve(matrices, vectors)
-        return solutions
-    result = torch.linalg.solve_ex(matrices, vectors)
-    failed = result.info.ne(0).unsqueeze(-1).unsqueeze(-1)
-    return torch.where(failed, torch.nan, result.result)
+    """Solve positive definite systems; NaN where a matrix is not, which does not converge."""
+    # not `torch.linalg.solve`: its LU of a batch fails in MKL with several threads on some CPUs
+    factors, info = torch.linalg.cholesky_ex(matrices)
+    failed = info.ne(0).unsqueeze(-1).unsqueeze(-1)
+    return torch.where(failed, torch.nan, torch.cholesky_solve(vectors, factors))
 
 
 def _looks(iteration: int, flags: torch.Tensor) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from mauve import compute_mauve
 
-from synque_select.functional.mauve import mauve
+from synque_select.functional.mauve import mauve_score
 from tests.benchmarks.base import Result, compare, peak_bytes
 
 TARGET = 2.0
@@ -30,7 +30,7 @@ def features(n_real: int, n_synthetic: int) -> tuple[torch.Tensor, torch.Tensor]
 
 
 def ours(real: torch.Tensor, synthetic: torch.Tensor) -> float:
-    return float(mauve(real, synthetic))
+    return float(mauve_score(real, synthetic))
 
 
 def theirs(real: torch.Tensor, synthetic: torch.Tensor) -> float:
