@@ -2,11 +2,14 @@
 
 What the files are, and how each was made, is in `fixtures/v0_1/README.md`; `make.py.txt` beside it
 made them, from the small data and models that are defined here. Tests work on copies.
+
+A file that came later has a folder of its own, `fixtures/influence_v1/`, with the same rules.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 from collections.abc import Sequence
@@ -41,6 +44,7 @@ from synque_select.probing.probes import ProbeSweep, run_probes
 from synque_select.records.correlation import correlate
 from synque_select.records.correlation_file import load_correlations
 from synque_select.records.experiment_result import load_result, save_result
+from synque_select.records.influence_file import load_influence, save_influence
 from synque_select.records.ranking_file import load_ranking, save_ranking
 from synque_select.records.run_folder import read_json
 from synque_select.records.store import RunStore
@@ -640,6 +644,22 @@ def test_an_experiment_trains_nothing_again(here: Path):
         assert new["comparisons"][name].items() >= expected.items()
     messages = again.result.messages
     assert any("13 of 13 fits had finished before" in message for message in messages)
+
+
+def test_the_influence_of_candidates(tmp_path: Path):
+    result = load_influence(OLD.parent / "influence_v1")
+    assert result.values["odd"] == 0.05527998461908496
+    assert [one.name for one in result.order()] == ["odd", "near", "far", "mixed", "half"]
+    assert math.isnan(result["near"].low)  # too few families for an interval
+    assert (result["near"].n, result["near"].n_all, result["near"].n_units) == (50, 71, 2)
+    assert (result.validation, result.gradients, result.n_dims) == ("surrogate", "last_layer", 54)
+    assert (result.steps, result.rates, result.seed) == ((4, 8, 12), (0.5, 0.5, 0.5), 0)
+    assert "102 examples of 5 candidates" in result.messages[0]
+    path = save_influence(result, tmp_path)
+    assert read_json(path) == read_json(OLD.parent / "influence_v1" / "influence.json")
+    page = write_report(tmp_path).read_text()
+    assert "Influence on the surrogate validation loss" in page
+    assert "+0.055" in page
 
 
 def test_the_figures_of_the_benchmark(here: Path):

@@ -16,11 +16,13 @@ from synque_select.records.correlation import Correlations
 from synque_select.records.correlation_file import load_correlations
 from synque_select.records.experiment_result import ExperimentResult, load_result
 from synque_select.records.findings_file import load_findings
+from synque_select.records.influence_file import INFLUENCE_FILE, load_influence
 from synque_select.records.ranking_file import load_ranking
 from synque_select.records.run_folder import read_json
 from synque_select.records.run_info import load_run_info
 from synque_select.records.tuning_result import TuningResult
-from synque_select.types import Findings, Ranking, RunInfo
+from synque_select.records.weights_file import WEIGHTS, load_weights
+from synque_select.types import Findings, InfluenceResult, Ranking, RunInfo, WeightTrajectory
 from synque_select.utils.display import Shown
 from synque_select.utils.wording import counted, listed
 
@@ -29,7 +31,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Run", "RunFolderKind", "Runs"]
 
-RunFolderKind: TypeAlias = Literal["experiment", "tuning", "correlation", "ranking"]
+RunFolderKind: TypeAlias = Literal[
+    "experiment", "tuning", "correlation", "ranking", "reselection", "influence"
+]
 
 # the file that says what a run was, in this order: an experiment has correlations, too
 _KINDS: Mapping[str, RunFolderKind] = {
@@ -37,6 +41,8 @@ _KINDS: Mapping[str, RunFolderKind] = {
     "study.json": "tuning",
     "correlations.json": "correlation",
     "ranking.json": "ranking",
+    WEIGHTS: "reselection",
+    INFLUENCE_FILE: "influence",
 }
 _DEPTH = 5  # of a run below the folder: runs/<task>/<run> of several projects, with room
 _T = TypeVar("_T")
@@ -56,7 +62,11 @@ class Run(Shown):
 
     @property
     def kind(self) -> RunFolderKind:
-        """What the run was; "correlation" is a sweep, or a fit with `ProxyCorrelationCallback`."""
+        """What the run was.
+
+        "correlation" is a sweep, or a fit with `ProxyCorrelationCallback`; "reselection" is a fit
+        with `ReselectionCallback` and without a ranking.
+        """
         for file, kind in _KINDS.items():
             if os.path.lexists(self.path / file):
                 return kind
@@ -104,6 +114,25 @@ class Run(Shown):
         """The result of a search for a mixture; None without one."""
         return self._read("study.json", self._tuning)
 
+    @cached_property
+    def weights(self) -> WeightTrajectory | None:
+        """The weights of a training in which they change; None without one."""
+        return self._read(WEIGHTS, lambda: load_weights(self.path))
+
+    @cached_property
+    def influence(self) -> InfluenceResult | None:
+        """The influence of the candidates; None without one."""
+        return self._read(INFLUENCE_FILE, lambda: load_influence(self.path))
+
+    @property
+    def n_candidates(self) -> int | None:
+        """The number of candidates; None if the run does not say."""
+        if self.ranking is not None:
+            return len(self.ranking)
+        if self.weights is not None:
+            return len(self.weights.names)
+        return None if self.influence is None else len(self.influence.candidates)
+
     def _tuning(self) -> TuningResult:
         path = self.path / "study.json"
         state = read_json(path)
@@ -124,7 +153,7 @@ class Run(Shown):
     def problem(self) -> str:
         """Why the results of the run cannot be read; empty if they can."""
         try:
-            _ = self.info, self.ranking, self.result, self.tuning, self.correlations
+            _ = self.info, self._parts
         except (RecordError, ConfigError) as error:
             return str(error)
         return ""
@@ -140,7 +169,8 @@ class Run(Shown):
     @property
     def _parts(self) -> list[Shown]:
         """The results, the run's own first."""
-        parts = [self.result, self.tuning, *self.correlations, self.ranking]
+        parts: list[Shown | None] = [self.result, self.tuning, *self.correlations, self.ranking]
+        parts += [self.weights, self.influence]
         return [part for part in parts if part is not None]
 
     def to_frame(self) -> pd.DataFrame:
@@ -164,9 +194,9 @@ class Run(Shown):
         if row["problem"]:
             return row
         ranking, result, tuning = self.ranking, self.result, self.tuning
+        row["n_candidates"] = self.n_candidates
         if ranking is not None:
-            row |= {"n_candidates": len(ranking), "n_real": ranking.n_real}
-            row["selected"] = listed(ranking.selected)
+            row |= {"n_real": ranking.n_real, "selected": listed(ranking.selected)}
         if result is not None and "chosen" in result.arms:
             chosen = result.arms["chosen"]
             row |= {"metric": result.metric.name, "value": chosen.mean, "n": chosen.n}

@@ -28,9 +28,10 @@ def write_report(run: str | Path) -> Path:
     """Write the page of a run, and return its path.
 
     The page is made from `ranking.json`, `labels.json`, `gaps.json`, `real_size.json`,
-    `result.json`, `study.json`, `weights.json`, `correlations.json`, `map.json`, `examples.json`
-    and `run.json`; it leaves out whatever is missing. It loads nothing from anywhere, every text of
-    the data is escaped, and it stays below 2 MB however many candidates there are.
+    `result.json`, `study.json`, `weights.json`, `influence.json`, `correlations.json`, `map.json`,
+    `examples.json` and `run.json`; it leaves out whatever is missing. It loads nothing from
+    anywhere, every text of the data is escaped, and it stays below 2 MB however many candidates
+    there are.
 
     Args:
         run: The run's directory, which gets `report.html`; or the JSON file of a ranking:

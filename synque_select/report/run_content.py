@@ -11,12 +11,13 @@ from synque_select.records.correlation import KeyCorrelations
 from synque_select.records.correlation_file import load_correlations
 from synque_select.records.experiment_result import ExperimentResult, load_result
 from synque_select.records.findings_file import load_findings
+from synque_select.records.influence_file import INFLUENCE_FILE, load_influence
 from synque_select.records.ranking_file import load_ranking
 from synque_select.records.run_folder import file_beside, read_json
 from synque_select.records.run_info import load_run_info
 from synque_select.records.runs import Runs
 from synque_select.records.weights_file import WEIGHTS, load_weights
-from synque_select.types import Findings, Ranking, RunInfo, WeightTrajectory
+from synque_select.types import Findings, InfluenceResult, Ranking, RunInfo, WeightTrajectory
 from synque_select.utils.json_types import JsonObject
 from synque_select.utils.validation import kind_of
 from synque_select.utils.wording import counted
@@ -30,6 +31,7 @@ _FILES = (
     "result.json",
     "study.json",
     WEIGHTS,
+    INFLUENCE_FILE,
     "correlations.json",
     "map.json",
     "examples.json",
@@ -49,6 +51,7 @@ class RunContent:
         correlations: Proxies against validation, one entry per comparability key and kind.
         study: The content of `study.json`.
         weights: The weights of a training in which they change.
+        influence: The influence of the candidates on validation.
         map: The content of `map.json`.
         examples: The content of `examples.json`.
         files: Part to the file that it was read from.
@@ -65,6 +68,7 @@ class RunContent:
     correlations: tuple[KeyCorrelations, ...] = ()
     study: JsonObject | None = None
     weights: WeightTrajectory | None = None
+    influence: InfluenceResult | None = None
     map: JsonObject | None = None
     examples: JsonObject | None = None
     files: Mapping[str, Path] = field(default_factory=dict)
@@ -119,6 +123,7 @@ def load_run(path: str | Path) -> RunContent:
         correlations=tuple(load_correlations(path)) if "correlations.json" in files else (),
         study=_object(files.get("study.json")),
         weights=load_weights(path) if WEIGHTS in files else None,
+        influence=load_influence(path) if INFLUENCE_FILE in files else None,
         map=_object(files.get("map.json")),
         examples=_object(files.get("examples.json")),
         files=files,

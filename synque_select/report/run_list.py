@@ -64,6 +64,7 @@ class RunEntry:
         figure: The monitored figure; None without validation.
         problem: Why it cannot be read; empty if it can.
         made: The command and the configs that made it; None if it does not say.
+        n_candidates: Number of candidates; None if it does not say.
     """
 
     path: Path
@@ -74,6 +75,7 @@ class RunEntry:
     figure: Figure | None = None
     problem: str = ""
     made: RunInfo | None = None
+    n_candidates: int | None = None
 
     @property
     def decision(self) -> str:
@@ -153,7 +155,7 @@ def runs_table(runs: list[RunEntry]) -> Table:
             run.name,
             f"{run.created:%Y-%m-%d %H:%M}",
             run.what,
-            UNDEFINED if run.ranking is None else f"{len(run.ranking):,}",
+            UNDEFINED if run.n_candidates is None else f"{run.n_candidates:,}",
             run.decision,
             _shown(run.figure),
         )
@@ -300,14 +302,24 @@ def _entry(run: Run) -> RunEntry:
     what = kind if stamped is None else f"{folder.parent.name}, {kind}"
     if problem:
         return RunEntry(run.path, name, created, what, problem=problem)
-    return RunEntry(run.path, name, created, what, run.ranking, _figure(run, kind), made=run.info)
+    return RunEntry(
+        run.path,
+        name,
+        created,
+        what,
+        run.ranking,
+        _figure(run, kind),
+        made=run.info,
+        n_candidates=run.n_candidates,
+    )
 
 
 def _kind(run: Run) -> str:
     """Return the command that made a run, by the files that only it writes."""
-    if run.kind in ("experiment", "tuning"):
-        return {"experiment": "experiment", "tuning": "tune"}[run.kind]
-    if (run.path / "validation.json").exists():
+    commands = {"experiment": "experiment", "tuning": "tune", "influence": "influence"}
+    if run.kind in commands:
+        return commands[run.kind]
+    if run.weights is not None or (run.path / "validation.json").exists():
         return "fit"
     if run.correlations:
         return "fit" if any(entry.kind == "mixture" for entry in run.correlations) else "sweep"

@@ -14,6 +14,7 @@ from synque_select.errors import RecordError
 from synque_select.functional.correlation import Correlation
 from synque_select.records.correlation import KeyCorrelations, UnitPoint
 from synque_select.records.experiment_result import ExperimentResult
+from synque_select.records.influence_file import INFLUENCE_FILE
 from synque_select.report.blocks import (
     Block,
     Charts,
@@ -59,6 +60,7 @@ from synque_select.report.figures import (
     validation_chart,
 )
 from synque_select.report.finding_tables import gaps_table, labels_table, sample_size_table
+from synque_select.report.influence_tables import influence_table
 from synque_select.report.lens import lens_sections
 from synque_select.report.ranking_tables import pairs_table, ranking_table, scores_table
 from synque_select.report.run_content import RunContent
@@ -177,6 +179,9 @@ def sections_of(content: RunContent) -> list[Block]:
         sections.append(_guard(content, "study.json", lambda: _study_section(study)))
     if content.weights is not None:
         sections.append(weights_section(content.weights))
+    if content.influence is not None:
+        table = influence_table(content.influence)
+        sections.append(Section("Influence", tuple(_table(table, INFLUENCE_FILE))))
     if content.correlations:
         sections.append(_keys_section(content.correlations, is_detail=has_probes))
     sections += _findings(content)

@@ -156,6 +156,7 @@ def _headline(content: RunContent) -> tuple[str, str]:
             "study.json": "Search for a mixture",
             "correlations.json": "Proxies against validation",
             "weights.json": "Weights that changed in training",
+            "influence.json": "Influence of the candidates on validation",
         }
         return next((w for f, w in kinds.items() if f in content.files), "Candidates"), ""
     if ranking.decision is None:

@@ -6,9 +6,11 @@ import math
 import re
 
 from synque_select.errors import RecordError
+from synque_select.records.influence_file import INFLUENCE_FILE
 from synque_select.report.blocks import limited
 from synque_select.report.experiment_tables import arm_words
 from synque_select.report.formats import format_ranks
+from synque_select.report.influence_tables import influence_table
 from synque_select.report.ranking_tables import ranking_table, reliability_words
 from synque_select.report.run_content import RunContent
 from synque_select.report.sections import command_of, weight_rows
@@ -46,6 +48,9 @@ def report_markdown(content: RunContent) -> str:
         short = limited(table, "ranking.csv", _MOST_ROWS)
         notes = tuple(note for note in short.notes if note not in content.ranking.messages)
         parts.append(Table(short.title, short.columns, short.rows, notes).markdown())
+    if content.influence is not None:
+        influence = influence_table(content.influence)
+        parts.append(limited(influence, INFLUENCE_FILE, _MOST_ROWS).markdown())
     parts.append(f"Made by synque-select ({markdown_prose(summary.name)}).")
     return "\n\n".join(parts) + "\n"
 

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
+from synque_select.utils.display import Shown
 from synque_select.utils.json_fields import JsonFields, null_if_undefined
 from synque_select.utils.json_types import Json
+from synque_select.utils.wording import counted
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["CandidateInfluence", "GradientKind", "InfluenceResult", "ValidationKind"]
 
@@ -71,9 +76,11 @@ class CandidateInfluence:
         )
 
 
-@dataclass(frozen=True)
-class InfluenceResult:
+@dataclass(frozen=True, repr=False)
+class InfluenceResult(Shown):
     """The influence of all candidates, and how it was measured.
+
+    `print` and a notebook show one row per candidate.
 
     Args:
         candidates: One entry per candidate, in the order of the candidates.
@@ -120,6 +127,36 @@ class InfluenceResult:
     def order(self) -> tuple[CandidateInfluence, ...]:
         """Return the candidates, the largest influence first."""
         return tuple(sorted(self.candidates, key=lambda one: -one.value))
+
+    @property
+    def headlines(self) -> tuple[str, ...]:
+        """How many candidates there are, and for how many the interval excludes 0."""
+        verdicts = [one.verdict for one in self.candidates]
+        lower, higher = verdicts.count("lowers the loss"), verdicts.count("raises the loss")
+        return (
+            f"Influence of {counted(len(verdicts), 'candidate')} on the {self.validation} "
+            f"validation loss: {lower} would lower it, {higher} would raise it, "
+            f"{len(verdicts) - lower - higher} unclear.",
+        )
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of the figures must know."""
+        return (
+            "each 95 % interval is for one candidate alone, and for one fit: it does not say which "
+            "of two candidates is better",
+            *self.messages,
+        )
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row per candidate, the largest influence first; its name is the index.
+
+        The columns are those of `CandidateInfluence`, and `verdict`.
+        """
+        import pandas as pd
+
+        rows = [{**vars(one), "verdict": one.verdict} for one in self.order()]
+        return pd.DataFrame(rows).set_index("name").rename_axis("candidate")
 
     def to_dict(self) -> dict[str, Json]:
         """Return plain values, as in `influence.json`."""

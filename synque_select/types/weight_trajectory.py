@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from synque_select.utils.display import Shown
 from synque_select.utils.json_fields import JsonFields
+from synque_select.utils.wording import counted
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["WeightPoint", "WeightTrajectory"]
 
@@ -26,9 +31,11 @@ class WeightPoint:
     weights: Mapping[str, float]
 
 
-@dataclass(frozen=True)
-class WeightTrajectory:
+@dataclass(frozen=True, repr=False)
+class WeightTrajectory(Shown):
     """The weights from the start of a training on, and what it took to choose them.
+
+    `print` and a notebook show one row per change.
 
     Args:
         policy: Id of the policy that chose them.
@@ -64,6 +71,28 @@ class WeightTrajectory:
     def overhead(self) -> float:
         """Time in which the policy was asked, as a share of all other time of the training."""
         return self.evaluation_s / self.training_s if self.training_s > 0 else 0.0
+
+    @property
+    def headlines(self) -> tuple[str, ...]:
+        """How often which policy changed the weights."""
+        changes = counted(len(self.points) - 1, "change")
+        return (
+            f"Weights of {counted(len(self.names), 'candidate')} by the policy {self.policy}: "
+            f"{changes} in {counted(self.steps, 'step')}.",
+        )
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row for the start and per change; its optimizer step is the index.
+
+        The columns are `draw` and one per candidate for its weight (`weight of a`).
+        """
+        import pandas as pd
+
+        rows = [
+            {"draw": point.draw, **{f"weight of {n}": w for n, w in point.weights.items()}}
+            for point in self.points
+        ]
+        return pd.DataFrame(rows, index=pd.Index([p.step for p in self.points], name="step"))
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values."""

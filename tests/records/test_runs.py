@@ -13,9 +13,13 @@ from synque_select.errors import ConfigError, RecordError
 from synque_select.records.correlation import Correlations, correlate
 from synque_select.records.correlation_file import save_correlations
 from synque_select.records.experiment_result import save_result
+from synque_select.records.influence_file import load_influence, save_influence
 from synque_select.records.ranking_file import save_ranking
 from synque_select.records.run_info import save_run_info
 from synque_select.records.runs import Run, Runs
+from synque_select.records.weights_file import save_weights
+from synque_select.report.run_list import find_run, list_runs, runs_table
+from synque_select.types import WeightPoint, WeightTrajectory
 from tests.records.records_data import SCRIPT, make_ranking, make_record
 from tests.records.test_experiment_result import RESULT
 
@@ -61,6 +65,45 @@ def test_a_run_has_its_results(folder: Path):
     assert len(runs["digits/2"].correlations[0].to_frame()) == 6
     assert runs["digits/3"].to_frame().index[0] == SCRIPT
     assert runs["digits/3"].tuning is None
+
+
+def test_runs_with_one_file_alone_are_listed(folder: Path):
+    points = (WeightPoint(0, 0, {"a": 0.5, "b": 0.5}), WeightPoint(8, 64, {"a": 0.9, "b": 0.1}))
+    trajectory = WeightTrajectory("odm", 8, 0.02, 16, points, 2, 0.1, 9.0)
+    influence = load_influence(OLD.parent / "influence_v1")
+    for name in ("changed", "gradients", "digits/3"):
+        (folder / name).mkdir(exist_ok=True)
+    save_weights(folder / "changed", trajectory)
+    save_influence(influence, folder / "gradients")
+    save_weights(folder / "digits/3", trajectory)  # beside a ranking
+    runs = Runs(folder)
+    frame = runs.to_frame()
+    assert frame.loc[["changed", "gradients", "digits/3"], "kind"].tolist() == [
+        "reselection", "influence", "ranking",
+    ]  # fmt: skip
+    assert frame.loc[["changed", "gradients", "digits/3"], "n_candidates"].tolist() == [2, 5, 4]
+    assert not frame["problem"].any()
+    assert runs["changed"].weights == runs["digits/3"].weights == trajectory
+    assert runs["gradients"].influence == influence
+    assert runs["gradients"].to_frame()["value"].tolist() == sorted(
+        influence.values.values(), reverse=True
+    )
+    assert runs["changed"].to_frame().loc[8].tolist() == [64, 0.9, 0.1]
+    assert "by the policy odm: 1 change in 16 steps" in str(runs["changed"])
+    assert "surrogate validation loss: 0 would lower it, 0 would raise it, 5 unclear" in str(
+        runs["gradients"]
+    )
+    assert "odd" in runs["gradients"]._repr_html_()
+    entries = {run.name: run for run in list_runs(folder)}
+    rows = {row[0]: row for row in runs_table(list(entries.values())).rows}
+    assert rows["changed"][2:] == ("fit", "2", "-", "-")
+    assert rows["gradients"][2:] == ("influence", "5", "-", "-")
+    assert find_run("gradients", folder) == folder / "gradients"
+    (folder / "gradients/influence.json").write_text("{")
+    (folder / "changed/weights.json").write_text("[]")
+    problems = Runs(folder).to_frame()["problem"]
+    assert "influence.json" in problems["gradients"]
+    assert "weights.json" in problems["changed"]
 
 
 def test_each_part_of_a_run_shows_itself(folder: Path):
