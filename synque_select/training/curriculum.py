@@ -18,6 +18,7 @@ from synque_select.errors import ConfigError, DataError, did_you_mean
 from synque_select.proxies.registry import proxy_keys
 from synque_select.selection.example_scores import with_example_scores
 from synque_select.selection.scorer import Scorer
+from synque_select.selection.surrogate_loss import surrogate_example_losses
 from synque_select.utils.validation import check_int, is_number
 
 __all__ = ["Curriculum", "CurriculumScores", "curriculum_scores", "ramp_scores", "with_scores"]
@@ -27,6 +28,7 @@ CurriculumScores = dict[str, NDArray[np.float64]]
 
 _KEY = "curriculum"
 _LABELS = "label_consistency"
+_LOSS = "surrogate_loss"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,12 +48,14 @@ class Curriculum:
               finds each example (higher is more real), so that "descending" is near to far;
             - "label_consistency": the share of the other candidates' classifiers that predict the
               example's label, so that "descending" is easy to hard by models trained on the others;
+            - "surrogate_loss": the cross-entropy of the example's label under classifiers of the
+              other families, so that "ascending" is easy to hard;
             - a mapping from candidate name to one number per example, such as its loss.
         order: "ascending" begins with the lowest score, "descending" with the highest.
         draws: Draws in a ramp, over all candidates and ranks; None for those that training plans,
             at most one epoch.
-        encoder: Model id or encoder for a proxy that uses embeddings; None for the default of the
-            modality.
+        encoder: Model id or encoder for a proxy that uses embeddings, and for "surrogate_loss";
+            None for the default of the modality.
 
     Raises:
         ConfigError: An argument is not allowed.
@@ -102,8 +106,8 @@ def curriculum_scores(
     Args:
         curriculum: The curriculum.
         candidates: The candidates.
-        real: The real sample, which proxies need.
-        seed: Random seed of the proxies.
+        real: The real sample, which proxies need; "surrogate_loss" reads none.
+        seed: Random seed of the proxies and the classifiers.
         progress: Whether to show progress that takes more than two seconds.
 
     Returns:
@@ -111,7 +115,8 @@ def curriculum_scores(
 
     Raises:
         ConfigError: `by` is neither a field nor a proxy that scores examples, scores are missing,
-            or a proxy is named without a real sample.
+            a proxy is named without a real sample, or "surrogate_loss" for candidates whose labels
+            are missing or not classes, or that are all of one family.
         DataError: A score is not a finite number.
 
     Example:
@@ -127,6 +132,10 @@ def curriculum_scores(
         scores = {part.name: _given(by, part) for part in candidates}
     elif callable(by) or _is_field(by, candidates):
         scores = {part.name: _of_field(by, part) for part in candidates}
+    elif by == _LOSS:
+        scores = surrogate_example_losses(
+            candidates, encoder=curriculum.encoder, seed=seed, progress=progress
+        )
     else:
         scorer = Scorer(encoder=curriculum.encoder, seed=seed, progress=progress)
         scores = _of_proxy(by, candidates, real, scorer)
@@ -202,7 +211,7 @@ def _of_proxy(
 ) -> CurriculumScores:
     if all(key in candidate.example_scores for candidate in candidates):
         return {c.name: _finite(c.example_scores[key], c) for c in candidates}
-    known = (*proxy_keys(), _LABELS)
+    known = (*proxy_keys(), _LABELS, _LOSS)
     if key not in known:
         raise ConfigError(
             f"curriculum: by={key!r} is neither a field of the examples nor the key of a proxy: "

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from synque_select.data.candidate import Candidate
 from synque_select.errors import ConfigError, DataError, LightningError
 from synque_select.report.page import write_report
+from synque_select.selection.surrogate_loss import surrogate_example_losses
 from synque_select.training.curriculum import Curriculum, curriculum_scores
 from synque_select.training.mixture_schedule import MixtureSchedule, Ramp
 from synque_select.training.weight_changes import WeightChange, WeightTable
@@ -131,6 +132,22 @@ class TestTraining:
         assert model.batches == whole.batches[step:]
         assert same_weights(model, whole)
 
+    def test_a_run_by_the_surrogate_loss_resumes_bit_by_bit(self, tmp_path: Path):
+        def new() -> SynqueDataModule:
+            curriculum = Curriculum(by="surrogate_loss", encoder=LetterEncoder())
+            return SynqueDataModule(
+                texts_of(),
+                curriculum=curriculum,
+                batch_size=8,
+                train_transform=lambda row: {"id": row["text"], "x": float(row["label"])},
+            )
+
+        folder = tmp_path / "run"
+        whole = fit(folder, new(), saving(folder, 7), max_epochs=2)
+        model = fit(tmp_path, new(), max_epochs=2, ckpt_path=checkpoint(folder, 7))
+        assert model.batches == whole.batches[7:]
+        assert same_weights(model, whole)
+
     def test_training_that_goes_on_for_longer_keeps_the_ramp(self, tmp_path: Path):
         first = fit(tmp_path, data(), saving(tmp_path, 4), max_steps=4, max_epochs=-1)
         ckpt = checkpoint(tmp_path, 4)
@@ -177,6 +194,27 @@ class TestScores:
         curriculum = Curriculum(by="label_consistency", order="descending", encoder=LetterEncoder())
         scores = curriculum_scores(curriculum, texts_of(), real_sample())
         assert all(len(set(each)) > 1 for each in scores.values())
+
+    def test_easy_to_hard_by_the_surrogate_loss_without_a_real_sample(self):
+        curriculum = Curriculum(by="surrogate_loss", encoder=LetterEncoder())
+        dm = SynqueDataModule(texts_of(), curriculum=curriculum, batch_size=8, collate_fn=list)
+        drawn = [row["text"] for batch in dm.mixture_loader() for row in batch]
+        losses = surrogate_example_losses(texts_of(), encoder=LetterEncoder())
+        for part in dm.candidates:
+            values = dict(zip(part.views, losses[part.name], strict=True))
+            own = [values[text] for text in drawn if text in values]
+            assert own == sorted(own)
+            assert len(own) == 60
+            assert len(set(own)) > 50
+        assert dm.sampling == {"curriculum": "surrogate_loss, ascending"}
+
+    def test_the_surrogate_loss_needs_labels(self):
+        parts = [Candidate(part.name, list(part), view="text") for part in texts_of()]
+        dm = SynqueDataModule(parts, curriculum=Curriculum(by="surrogate_loss"))
+        with pytest.raises(
+            ConfigError, match=r"reads the candidates. labels: give label=, .* Without it: near"
+        ):
+            dm.train_dataloader()
 
     def test_they_survive_what_leaves_examples_out(self, tmp_path: Path):
         """Surrogate validation holds out examples, and so changes their positions."""
