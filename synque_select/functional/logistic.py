@@ -100,12 +100,13 @@ class _Problems:
         root[:, :-1] *= self.scale
         return root
 
-    def part(self, groups: torch.Tensor, dtype: torch.dtype) -> _Problems:
-        """Return some of the groups, in another dtype."""
+    def part(self, groups: torch.Tensor, fits: torch.Tensor, dtype: torch.dtype) -> _Problems:
+        """Return some of the weightings of some of the groups, in another dtype."""
+        at = groups.unsqueeze(1), fits
         return _Problems(
             self.rows[groups].to(dtype),
-            (self.targets[groups] if self.targets.dim() == 3 else self.targets).to(dtype),
-            self.weights[groups].to(dtype),
+            (self.targets[at] if self.targets.dim() == 3 else self.targets).to(dtype),
+            self.weights[at].to(dtype),
             self.penalty.to(dtype),
             self.scale,
         )
@@ -223,9 +224,11 @@ def fit_logistic_regressions(
     at_once = max(1, batch_bytes(features) // n_bytes) if features.is_cuda else 1
     failed = (~converged).any(1).nonzero().flatten()
     for groups in torch.split(failed, at_once) if len(failed) else ():
-        alone = problems.part(groups, torch.float64)
-        exact, converged[groups] = _newton(alone, coefficients[groups].double())
-        coefficients[groups] = exact.to(features.dtype)
+        fits = (~converged[groups]).any(0).nonzero().flatten()
+        at = groups.unsqueeze(1), fits
+        alone = problems.part(groups, fits, torch.float64)
+        exact, converged[at] = _newton(alone, coefficients[at].double())
+        coefficients[at] = exact.to(features.dtype)
     # NaN and not the last iterate: a proxy must report "undefined", not a number that depends on
     # where the solver stopped
     coefficients.masked_fill_(~converged.unsqueeze(2), torch.nan)

@@ -230,9 +230,12 @@ def _draws(
     draws = []
     for k, part in enumerate(targets):
         order = None if orders is None else orders[k]
-        # all rows of a candidate of the common size or below are one draw: more would be copies
-        for i in range(n_draws if len(part) > m else 1):
-            rows = stratified_rows(part, min(m, len(part)), seed=seed + i, order=order)
+        if len(part) <= m:  # all rows are one draw: more would be copies
+            rows = np.arange(len(part)) if order is None else order
+            draws.append((k, torch.from_numpy(rows)))
+            continue
+        for i in range(n_draws):
+            rows = stratified_rows(part, m, seed=seed + i, order=order)
             draws.append((k, torch.from_numpy(rows)))
     return draws
 

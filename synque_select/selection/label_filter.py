@@ -33,10 +33,10 @@ from synque_select.functional.label_consistency import (
     label_votes,
     predict_labels,
 )
-from synque_select.functional.transfer import fit_heads
 from synque_select.proxies.base import ProxyInput
 from synque_select.proxies.inputs import content_order
 from synque_select.selection.camps import Camps, find_camps
+from synque_select.selection.heads import label_heads
 from synque_select.selection.labels import check_labeled
 from synque_select.selection.scoring import Scoring
 from synque_select.types import Ranking
@@ -231,7 +231,7 @@ class LabelJudges:
         family = [name if families is None else families[name] for name in names]
         numbers = np.unique(family, return_inverse=True)[1].astype(np.int64)
         panel = judge_panel(numbers, most_judges or len(names), seed=seed)
-        heads = fit_heads(
+        heads = label_heads(
             [features[i] for i in panel], [targets[i] for i in panel], size=size, seed=seed
         )
         heads = replace(heads, owners=torch.from_numpy(panel)[heads.owners])

@@ -22,7 +22,7 @@ from synque_select.data.preview import shown_view
 from synque_select.errors import ConfigError
 from synque_select.functional.label_consistency import judge_panel
 from synque_select.functional.label_noise import Predictability
-from synque_select.functional.transfer import fit_heads
+from synque_select.selection.heads import label_heads
 from synque_select.selection.scoring import Scoring
 from synque_select.types import DoubtfulLabel, LabelCheck, LabelWarning
 from synque_select.types.decision import LEAST_REAL
@@ -450,7 +450,7 @@ def _votes(parts: Mapping[str, _Labeled], families: Sequence[str], seed: int) ->
     numbers = np.unique(families, return_inverse=True)[1].ravel().astype(np.int64)
     panel = judge_panel(numbers, _MAX_JUDGES, seed=seed)
     # at the size that is common to all, so that the judges of many are as good as those of few
-    heads = fit_heads(
+    heads = label_heads(
         [features[i] for i in panel],
         [targets[i] for i in panel],
         size=min(map(len, features)),

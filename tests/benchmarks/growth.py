@@ -155,7 +155,7 @@ def _selection(clock: _Clock, job: ScoringJob, scoring: Scoring) -> Ranking:
     clock("gaps", lambda: find_gaps(scoring))
     clock(
         "sample-size analysis",
-        lambda: sample_size_analysis(scoring, top_k=5, rank_by="consensus"),
+        lambda: sample_size_analysis(scoring, top_k=min(5, len(given) - 1), rank_by="consensus"),
     )
     families = [candidate.name for candidate in given]
     clock(
