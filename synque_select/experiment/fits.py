@@ -14,7 +14,8 @@ from synque_select.data.candidate import Candidate
 from synque_select.errors import LightningError
 from synque_select.execution import Executor
 from synque_select.experiment.policies import HELD_OUT, PolicyRun, train_with_policy
-from synque_select.experiment.task import BaseTask, sized
+from synque_select.experiment.sampling import SamplingRun
+from synque_select.experiment.task import BaseTask, sized, sized_positions
 from synque_select.probing.processes import WorkerPool
 from synque_select.records.correlation import UNTRAINED
 from synque_select.records.store import RunStore
@@ -46,6 +47,7 @@ class Fit:
         max_steps: Number of optimizer steps; 0 to measure the model as it is.
         n_distinct: Number of distinct examples; None for all examples of the candidates.
         policy: How a policy changes the mixture during the fit; None for a static mixture.
+        sampling: How it draws from the mixture; None for examples in random order.
     """
 
     mixture: Mixture
@@ -53,6 +55,7 @@ class Fit:
     max_steps: int
     n_distinct: int | None
     policy: PolicyRun | None = None
+    sampling: SamplingRun | None = None
 
 
 @dataclass(frozen=True)
@@ -239,6 +242,7 @@ class FitStore:
                 },
             ),
             ranking=ranking,
+            sampling=None if fit.sampling is None else fit.sampling.description,
         )
         record = RunRecord.of(
             ranking,
@@ -288,6 +292,7 @@ class FitStore:
                 package_versions(task.datamodule_class),
                 # nothing is added to a static fit, so that those of earlier versions are found
                 *([] if fit.policy is None else [fit.policy.key(task)]),
+                *([] if fit.sampling is None else [fit.sampling.key(task)]),
             ]
         )[:32]
 
@@ -325,7 +330,8 @@ class _Training:
     def _measured(self, fit: Fit, module: AnyModule, options: Mapping[str, Any]) -> Measured:
         parts, mixture = self._parts(fit), _realized(fit)
         if fit.policy is None:
-            data = self.task.datamodule(parts, mixture, seed=fit.seed)
+            sampling = {} if fit.sampling is None else fit.sampling.datamodule_options(self.task)
+            data = self.task.datamodule(parts, mixture, seed=fit.seed, **sampling)
             stages: tuple[Literal["validate", "test"], ...] = ("validate", "test")
             return train_and_measure(module, data, fit.max_steps, options, stages=stages)
         return train_with_policy(
@@ -350,13 +356,18 @@ class _Training:
         if fit.policy is not None and fit.policy.holds_out:
             # others take the place of those that are held out, so that as many are trained on
             counts = {name: math.ceil(n / (1 - HELD_OUT)) for name, n in counts.items()}
-        return [sized(c, counts[c.name], seed=fit.seed) for c in chosen]
+        parts = [sized(c, counts[c.name], seed=fit.seed) for c in chosen]
+        if fit.sampling is None:
+            return parts
+        at = [sized_positions(len(c), counts[c.name], seed=fit.seed) for c in chosen]
+        return fit.sampling.scored(self.task, parts, at)
 
 
 def _words(fit: Fit) -> str:
     """Name a fit in an error message."""
     policy = "" if fit.policy is None else f", with the policy {fit.policy.policy}"
-    return f"the fit on {', '.join(fit.mixture.names)} (seed {fit.seed}){policy}"
+    sampling = "" if fit.sampling is None else f", sampled by {fit.sampling.sampling}"
+    return f"the fit on {', '.join(fit.mixture.names)} (seed {fit.seed}){policy}{sampling}"
 
 
 def _realized(fit: Fit) -> Mixture:

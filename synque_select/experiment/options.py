@@ -11,6 +11,7 @@ from synque_select.errors import ConfigError, did_you_mean
 from synque_select.execution import check_workers
 from synque_select.experiment.policies import check_policies
 from synque_select.experiment.result import ARMS
+from synque_select.experiment.sampling import check_sampling
 from synque_select.records.run_folder import check_run_name
 from synque_select.records.store import RunStore
 from synque_select.utils.validation import check_int
@@ -35,9 +36,13 @@ class ExperimentOptions:
             class, with options after colons ("odm", "aioli:rate=1"). They start from the mixture of
             the arm `policy_start`, which is their static control, and are compared with it and
             with the mixture of all.
-        policy_start: "chosen" for the selected mixture, or "all".
+        policy_start: "chosen" for the selected mixture, or "all"; also for `sampling`.
         every_n_steps: Optimizer steps between two changes by a policy; None for a tenth of a fit.
         policy_budget: Share of the training time in which a policy may evaluate the model.
+        sampling: Other ways of drawing from the mixture of the arm `policy_start`, each an arm of
+            its own that is compared with that one: "tokens" for weights that are shares of tokens
+            ("tokens:max_length=512"), or a curriculum ("curriculum:by=surrogate_loss",
+            "curriculum:by=pad:order=descending"; see `Curriculum`).
         single_replicates: Number of replicates in which every candidate is trained on alone; None
             for all.
         n_random: Number of random mixtures per replicate, whose mean is the result of the arm.
@@ -77,6 +82,7 @@ class ExperimentOptions:
     policy_start: Literal["chosen", "all"] = "chosen"
     every_n_steps: int | None = None
     policy_budget: float = 0.02
+    sampling: Sequence[str] = ()
     replicates: int = 5
     single_replicates: int | None = None
     n_random: int = 5
@@ -116,12 +122,14 @@ class ExperimentOptions:
 
     def _check_policies(self) -> None:
         check_policies(self.policies)
+        check_sampling(self.sampling)
         if self.policy_start not in ("chosen", "all"):
             raise ConfigError(f"policy_start={self.policy_start!r}: allowed is 'chosen' or 'all'")
-        if self.policies and self.policy_start not in self.arms:
+        what = "policies" if self.policies else "sampling"
+        if (self.policies or self.sampling) and self.policy_start not in self.arms:
             raise ConfigError(
                 f"arms={list(self.arms)}: {self.policy_start!r} is missing, the static control of "
-                "the policies"
+                f"the {what}"
             )
         if self.every_n_steps is not None:
             check_int("every_n_steps", self.every_n_steps, 1)

@@ -13,6 +13,7 @@ from synque_select.experiment.policies import (
     policy_comparisons,
     policy_messages,
 )
+from synque_select.experiment.sampling import sampling_arm, sampling_messages
 from synque_select.experiment.task import BaseTask
 from synque_select.functional.correlation import MIN_UNITS
 from synque_select.functional.paired import PairedComparison, compare_paired, holm_verdicts
@@ -65,6 +66,7 @@ def experiment_result(
     n_random: int,
     policies: Sequence[PolicyRun] = (),
     policy_start: str = "chosen",
+    sampling: Sequence[str] = (),
     messages: Sequence[str] = (),
     seconds: float = math.nan,
 ) -> ExperimentResult:
@@ -80,12 +82,14 @@ def experiment_result(
         top_k: Number of selected candidates.
         n_random: Number of random mixtures per replicate.
         policies: How each policy was run, in the first replicate.
-        policy_start: Arm of the mixture that the policies start from.
+        policy_start: Arm of the mixture that the policies start from, and `sampling` draws from.
+        sampling: The other ways of drawing from it.
         messages: What else a reader of the figures must know.
         seconds: Wall time of the run.
     """
     figures = _arm_figures(task, rankings, outcomes)
-    order = [*(arm for arm in ARMS if arm in arms), *(policy_arm(run.policy) for run in policies)]
+    further = [*(policy_arm(run.policy) for run in policies), *map(sampling_arm, sampling)]
+    order = [*(arm for arm in ARMS if arm in arms), *further]
     figures = {arm: figures[arm] for arm in order if arm in figures}
     n_replicates = len(outcomes["chosen"])
     singles = _singles(task, outcomes["single"])
@@ -104,7 +108,7 @@ def experiment_result(
             len(task.candidates), rankings[0].n_real, len(task.validation), len(task.test)
         ),
         arms={arm: _arm(arm, values, n_replicates) for arm, values in figures.items()},
-        comparisons=_comparisons(task, figures, n_replicates, policies, policy_start),
+        comparisons=_comparisons(task, figures, n_replicates, policies, sampling, policy_start),
         candidates=singles,
         correlations=_correlations(rankings[0], probes),
         without_false_labels=_correlations(rankings[0], honest) if task.false_labels else None,
@@ -114,6 +118,7 @@ def experiment_result(
             *_budget_messages(task, figures, n_random),
             *_untrained_messages(figures),
             *policy_messages(task, policies, policy_start),
+            *sampling_messages(sampling, policy_start),
             *messages,
             *task.messages({name: single.test for name, single in singles.items()}),
             *task.arm_messages(metrics),
@@ -163,6 +168,7 @@ def _comparisons(
     figures: _Figures,
     n_replicates: int,
     policies: Sequence[PolicyRun],
+    sampling: Sequence[str],
     policy_start: str,
 ) -> dict[str, PairedComparison]:
     def by_replicate(arm: str) -> list[float]:
@@ -170,7 +176,8 @@ def _comparisons(
 
     bound = _largest_difference(task.metric, figures)
     keys = [run.policy for run in policies]
-    changing = {policy_arm(policy) for policy in keys}
+    sampled = [arm for arm in map(sampling_arm, sampling) if arm in figures]
+    changing = {*map(policy_arm, keys), *sampled}
     static = [arm for arm in figures if arm not in changing]
     chosen = by_replicate("chosen")
     alone = {
@@ -188,6 +195,12 @@ def _comparisons(
             if arm not in ("chosen", "none")
         }
     alone |= policy_comparisons(figures, keys, policy_start, mode=task.mode, bound=bound)
+    alone |= {
+        f"{arm}_vs_{policy_start}": compare_paired(
+            by_replicate(arm), by_replicate(policy_start), mode=task.mode, bound=bound
+        )
+        for arm in sampled
+    }
     return holm_verdicts(alone, mode=task.mode)
 
 

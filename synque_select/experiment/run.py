@@ -20,6 +20,7 @@ from synque_select.experiment.fits import Fit, FitStore, Outcome, PlannedFit
 from synque_select.experiment.options import ExperimentOptions
 from synque_select.experiment.policies import PolicyRun, policy_arm
 from synque_select.experiment.result import experiment_result, probe_correlations
+from synque_select.experiment.sampling import SamplingRun, sampling_arm
 from synque_select.experiment.summary import summary, write_run
 from synque_select.experiment.task import BaseTask, check_task
 from synque_select.records.experiment_result import ExperimentResult
@@ -112,6 +113,7 @@ def run_experiment(task: BaseTask, options: ExperimentOptions | None = None) -> 
         n_random=options.n_random,
         policies=[run.policy_run(policy, 0) for policy in options.policies],
         policy_start=options.policy_start,
+        sampling=options.sampling,
         messages=[*_overlap(samples[: len(run.outcomes["chosen"])]), *run.messages],
         seconds=time.monotonic() - started,
     )
@@ -133,6 +135,8 @@ def _check(task: BaseTask, options: ExperimentOptions) -> None:
         raise ConfigError(
             f"top_k={options.top_k}: allowed is 1 to {n_candidates - 1}, fewer than all candidates"
         )
+    for sampling in options.sampling:
+        SamplingRun(sampling, 0).check(task)
     if "tuned" in options.arms:
         require_optuna()  # fails now if it is missing, and not after all other fits
 
@@ -326,6 +330,9 @@ class _Run:
         for r, policy in product(replicates, self.options.policies):
             fit = partial(self._reselected, r, policy)
             yield _Step(arm_words(policy_arm(policy)), r, cost, fit)
+        for r, sampling in product(replicates, self.options.sampling):
+            fit = partial(self._sampled, r, sampling)
+            yield _Step(arm_words(sampling_arm(sampling)), r, cost, fit)
         if any(arm in arms for arm in _SINGLE_ARMS):
             for r in singles[1:]:
                 yield _Step("singles", r, n * cost, partial(self._singles, r))
@@ -358,6 +365,7 @@ class _Run:
         equal_size: bool = True,
         rankings: Sequence[Ranking] | None = None,
         policy: PolicyRun | None = None,
+        sampling: SamplingRun | None = None,
     ) -> _ArmFit:
         fit = Fit(
             mixture,
@@ -365,6 +373,7 @@ class _Run:
             max_steps=self.task.max_steps if max_steps is None else max_steps,
             n_distinct=self.task.n_distinct if equal_size else None,
             policy=policy,
+            sampling=sampling,
         )
         rankings = [self.rankings[replicate]] if rankings is None else rankings
         return _ArmFit(arm, replicate, PlannedFit(fit, kind, rankings))
@@ -378,6 +387,11 @@ class _Run:
         start = self._start(self.options.policy_start, replicate)
         run = self.policy_run(policy, replicate)
         return [self._fit(policy_arm(policy), replicate, start, policy=run)]
+
+    def _sampled(self, replicate: int, sampling: str) -> Sequence[_ArmFit]:
+        start = self._start(self.options.policy_start, replicate)
+        run = SamplingRun(sampling, replicate)
+        return [self._fit(sampling_arm(sampling), replicate, start, sampling=run)]
 
     def _start(self, arm: str, replicate: int) -> Mixture:
         if arm == "chosen":

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 from torch.utils.data import Dataset, Subset
 
 from synque_select.data.candidate import Candidate, RealSample, check_not_drawn
@@ -21,7 +22,15 @@ if TYPE_CHECKING:
     from synque_select.training.datamodule import AnySynqueDataModule
     from synque_select.training.lightning_compat import AnyModule
 
-__all__ = ["BaseTask", "Transformed", "check_task", "part_of", "sized", "unseen"]
+__all__ = [
+    "BaseTask",
+    "Transformed",
+    "check_task",
+    "part_of",
+    "sized",
+    "sized_positions",
+    "unseen",
+]
 
 _E = TypeVar("_E", bound=Examples)
 
@@ -214,8 +223,18 @@ def sized(candidate: Candidate, n: int, *, seed: int) -> Candidate:
     """
     if n >= len(candidate):
         return candidate
-    order = np.random.default_rng([seed, len(candidate)]).permutation(len(candidate))
-    return part_of(candidate, sorted(order[:n].tolist()))
+    return part_of(candidate, sized_positions(len(candidate), n, seed=seed).tolist())
+
+
+def sized_positions(size: int, n: int, *, seed: int) -> NDArray[np.int64]:
+    """Return the positions that `sized` draws from a candidate of this size, in ascending order.
+
+    Example:
+        >>> sized_positions(3, 5, seed=0).tolist()
+        [0, 1, 2]
+    """
+    order = np.random.default_rng([seed, size]).permutation(size)
+    return np.sort(order[:n])
 
 
 def check_task(task: BaseTask, samples: Sequence[RealSample]) -> None:

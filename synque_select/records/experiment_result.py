@@ -262,9 +262,9 @@ class ExperimentResult(Shown):
         budget: What every arm was given; None if the file does not say.
         data: Sizes of the data; None if the file does not say.
         arms: Arm to its figures.
-        comparisons: "chosen_vs_<arm>", "<arm>_vs_none" and "policy:<policy>_vs_<arm>" to the paired
-            comparison; their verdicts are Holm's over all
-            of them. Those of a file without p-values, of version 0.1.0, are decided anew.
+        comparisons: "chosen_vs_<arm>", "<arm>_vs_none", "policy:<policy>_vs_<arm>" and
+            "sampling:<sampling>_vs_<arm>" to the paired comparison; their verdicts are Holm's over
+            all of them. Those of a file without p-values, of version 0.1.0, are decided anew.
         candidates: Candidate to the figures of training on it alone.
         correlations: Correlations over all candidates.
         without_false_labels: Correlations over the candidates without known false labels; None if
@@ -395,6 +395,12 @@ class ExperimentResult(Shown):
     def policy_comparisons(self) -> dict[str, PairedComparison]:
         """`policy:<policy>_vs_<arm>` to the comparison of a policy with a static mixture."""
         return {name: pair for name, pair in self.comparisons.items() if name.startswith("policy:")}
+
+    @property
+    def sampling_comparisons(self) -> dict[str, PairedComparison]:
+        """`sampling:<sampling>_vs_<arm>` to its comparison with the random order of examples."""
+        pairs = self.comparisons.items()
+        return {name: pair for name, pair in pairs if name.startswith("sampling:")}
 
     @property
     def against_none(self) -> dict[str, PairedComparison]:

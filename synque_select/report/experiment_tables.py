@@ -46,6 +46,8 @@ def arm_words(name: str) -> str:
     """Return what an arm of `result.json` is called in tables and figures."""
     if name.startswith("policy:"):
         return f"policy {name.removeprefix('policy:')}"
+    if name.startswith("sampling:"):
+        return name.removeprefix("sampling:").replace(":", " ")
     return _ARM_WORDS.get(name, name)
 
 
@@ -112,6 +114,10 @@ def comparison_tables(result: ExperimentResult) -> list[Table]:
         title = "Policies against a mixture that stays as it is"
         pairs = result.policy_comparisons
         tables.append(_comparison_table(title, "policy, against", pairs, notes))
+    if result.sampling_comparisons:
+        title = "Other samplings of the same mixture against weights of examples in random order"
+        pairs = result.sampling_comparisons
+        tables.append(_comparison_table(title, "sampling, against", pairs, notes))
     return tables
 
 
@@ -134,9 +140,9 @@ def _comparison_table(
 
 
 def _words_of_pair(name: str) -> str:
-    """Return the words of an arm, or of both arms of a comparison of a policy."""
-    policy, against, other = name.rpartition("_vs_")
-    return f"{arm_words(policy)}, {arm_words(other)}" if against else arm_words(name)
+    """Return the words of an arm, or of both arms of a comparison of a policy or a sampling."""
+    arm, against, other = name.rpartition("_vs_")
+    return f"{arm_words(arm)}, {arm_words(other)}" if against else arm_words(name)
 
 
 def _rule(result: ExperimentResult) -> str:

@@ -18,10 +18,20 @@ from synque_select.errors import ConfigError, DataError, did_you_mean
 from synque_select.proxies.registry import proxy_keys
 from synque_select.selection.example_scores import with_example_scores
 from synque_select.selection.scorer import Scorer
-from synque_select.selection.surrogate_loss import surrogate_example_losses
+from synque_select.selection.surrogate_loss import (
+    check_surrogate_labels,
+    surrogate_example_losses,
+)
 from synque_select.utils.validation import check_int, is_number
 
-__all__ = ["Curriculum", "CurriculumScores", "curriculum_scores", "ramp_scores", "with_scores"]
+__all__ = [
+    "Curriculum",
+    "CurriculumScores",
+    "check_curriculum",
+    "curriculum_scores",
+    "ramp_scores",
+    "with_scores",
+]
 
 By = str | Callable[[Any], float] | Mapping[str, Sequence[float]]
 CurriculumScores = dict[str, NDArray[np.float64]]
@@ -88,6 +98,23 @@ class Curriculum:
         """The order in a few words, such as "pad, descending"."""
         by = self.by if isinstance(self.by, str) else "given scores"
         return f"{by}, {self.order}"
+
+
+def check_curriculum(curriculum: Curriculum, candidates: Sequence[Candidate]) -> None:
+    """Refuse a curriculum by something unknown, without computing its scores.
+
+    Raises:
+        ConfigError: `by` is a text that is neither a field nor a score of examples, or
+            "surrogate_loss" for candidates whose labels do not allow it.
+    """
+    check_not_drawn(candidates, "a curriculum")
+    by = curriculum.by
+    if not isinstance(by, str) or _is_field(by, candidates):
+        return
+    if by == _LOSS:
+        check_surrogate_labels(candidates)
+    elif not _are_scored(by, candidates):
+        _check_known(by)
 
 
 def curriculum_scores(
@@ -203,20 +230,28 @@ def _finite(values: NDArray[np.float64], candidate: Candidate) -> NDArray[np.flo
     return values
 
 
-def _of_proxy(
-    key: str,
-    candidates: Sequence[Candidate],
-    real: RealSample | None,
-    scorer: Scorer,
-) -> CurriculumScores:
-    if all(key in candidate.example_scores for candidate in candidates):
-        return {c.name: _finite(c.example_scores[key], c) for c in candidates}
+def _are_scored(key: str, candidates: Sequence[Candidate]) -> bool:
+    return all(key in candidate.example_scores for candidate in candidates)
+
+
+def _check_known(key: str) -> None:
     known = (*proxy_keys(), _LABELS, _LOSS)
     if key not in known:
         raise ConfigError(
             f"curriculum: by={key!r} is neither a field of the examples nor the key of a proxy: "
             f"{did_you_mean(key, known)}"
         )
+
+
+def _of_proxy(
+    key: str,
+    candidates: Sequence[Candidate],
+    real: RealSample | None,
+    scorer: Scorer,
+) -> CurriculumScores:
+    if _are_scored(key, candidates):
+        return {c.name: _finite(c.example_scores[key], c) for c in candidates}
+    _check_known(key)
     if real is None:
         raise ConfigError(f"curriculum: by={key!r} compares examples with real ones: give real=")
     # labels are judged by classifiers of embeddings, which this proxy has computed
