@@ -192,6 +192,9 @@ _LEAST_VARIANCE = 0.1
 _ROUNDING = 1e-6
 # rows of weights given to a `resample` at once, and to find its own random part
 _EQUAL_ROWS = 100
+# products in the resamples of all pairs: beyond it, units are grouped, down to so many groups
+_MOST_PRODUCTS = 2 * 10**11
+_LEAST_UNITS = 128
 # share of the permitted error that the bound of a comparison is set to; see `separation`
 _SPENT = 0.5
 
@@ -306,7 +309,9 @@ def separation(
     d / SE(d), so that each counts in units of its own error. A pair is distinguished if |t_ab| is
     above a quantile, over bootstrap resamples, of the largest |mean*(d) − mean(d)| / SE*(d) of all
     pairs, with SE* the error computed from the resample. Judges are a second sample: they are
-    redrawn independently, and their variance adds to SE.
+    redrawn independently, and their variance adds to SE. With very many candidates, the units of a
+    sample are the means of random groups of it, at least 128: the time would otherwise grow with
+    the cube of the number of candidates, each of which is a judge.
 
     The quantile is that of 1 − (1 − level) / 2, so that the comparison is stricter than it says.
     The bootstrap is exact for large n only: at a `level` of 0.95, the quantile of 0.95 itself was
@@ -329,7 +334,9 @@ def separation(
     n, n_candidates = parts[0].each.shape
     if n_candidates < 2:
         raise ConfigError("comparing candidates takes at least 2 of them")
-    pairs = _Pairs(_samples(parts, groups), [part.own_variance for part in parts])
+    most = max(_LEAST_UNITS, _MOST_PRODUCTS // (n_resamples * n_candidates**2))
+    samples = [_at_most(most, sample, seed) for sample in _samples(parts, groups)]
+    pairs = _Pairs(samples, [part.own_variance for part in parts])
     weights = [
         multinomial_weights(len(sample[0]), n_resamples, seed + i)
         for i, sample in enumerate(pairs.samples)
@@ -503,6 +510,18 @@ def _samples(
         nothing = torch.zeros_like(given[0])
         samples.append([nothing if part.judges is None else part.judges for part in parts])
     return samples
+
+
+def _at_most(n_units: int, sample: Sequence[torch.Tensor], seed: int) -> list[torch.Tensor]:
+    """Return the units of a sample, or the means of random groups of them if they are too many.
+
+    Groups of independent units are independent as well, and have the same mean and error.
+    """
+    n = len(sample[0])
+    if n <= n_units:
+        return list(sample)
+    groups = np.random.default_rng(seed).permutation(n) % n_units
+    return [cluster_means(part, groups) for part in sample]
 
 
 def _ratio(mean: torch.Tensor, variance: torch.Tensor) -> torch.Tensor:

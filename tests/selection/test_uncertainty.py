@@ -100,6 +100,30 @@ class TestSeparation:
         # half of the permitted error is left unused; the 99.9 % point of Binomial(200, 0.025)
         assert sum(bool(part.apart.any()) for part in result) <= stats.binom.ppf(0.999, 200, 0.025)
 
+    def test_of_too_many_products_units_are_grouped_and_the_error_holds(
+        self, monkeypatch: pytest.MonkeyPatch
+    ):
+        sizes: list[int] = []
+        drawn = uncertainty.multinomial_weights
+        monkeypatch.setattr(
+            uncertainty, "multinomial_weights", lambda n, *a: sizes.append(n) or drawn(n, *a)
+        )
+        monkeypatch.setattr(uncertainty, "_MOST_PRODUCTS", 10_000)
+        equal = [compare(normal(400, 6, seed=i), n_resamples=400, seed=i) for i in range(200)]
+        assert set(sizes) == {128}
+        assert sum(bool(part.apart.any()) for part in equal) <= stats.binom.ppf(0.999, 200, 0.025)
+        moved = compare(normal(400, 3) + torch.tensor([0.0, 0.0, 0.4]), n_resamples=500)
+        assert moved.better.tolist() == [[False, False, True]] * 2 + [[False] * 3]
+
+    def test_grouped_units_have_the_mean_and_the_error_of_all(self):
+        sample = [normal(5000, 4), normal(5000, 4, seed=1) + 2]
+        grouped = uncertainty._at_most(200, sample, seed=0)
+        for before, after in zip(sample, grouped, strict=True):
+            assert after.shape == (200, 4)
+            torch.testing.assert_close(after.mean(0), before.mean(0))
+            ratio = (after.var(0) / 200) / (before.var(0) / 5000)
+            assert bool(((ratio > 0.7) & (ratio < 1.35)).all())  # chi-square of 199 degrees
+
     def test_different_candidates_are_distinguished(self):
         result = compare(normal(40, 3) + torch.tensor([0.0, 0.0, 3.0]), n_resamples=500)
         assert result.better.tolist() == [
