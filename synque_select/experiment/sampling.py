@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 from synque_select.data.candidate import Candidate
 from synque_select.errors import ConfigError, did_you_mean
 from synque_select.experiment.task import BaseTask, part_of
+from synque_select.training.comparability import content_sha256
 from synque_select.training.curriculum import (
     Curriculum,
     check_curriculum,
     curriculum_scores,
+    is_by_field,
     with_scores,
 )
 from synque_select.training.lengths import TokenOptions, token_lengths
@@ -92,6 +94,10 @@ class SamplingRun:
         """Return what distinguishes the outcome of this run from that of another one."""
         if isinstance(self._options, TokenOptions):
             return ["sampling", self.sampling]
+        if is_by_field(self._options, task.candidates):  # which is not part of the views
+            scores = curriculum_scores(self._options, task.candidates, None)
+            values = [[name, each.tolist()] for name, each in scores.items()]
+            return ["sampling", self.sampling, content_sha256(values)]
         # scores by a proxy or the others' classifiers depend on all candidates and the encoder
         encoder = task.encoder if isinstance(task.encoder, str | None) else task.encoder.key
         contents = [[part.name, part.sha256] for part in task.candidates]

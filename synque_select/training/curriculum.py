@@ -29,6 +29,7 @@ __all__ = [
     "CurriculumScores",
     "check_curriculum",
     "curriculum_scores",
+    "is_by_field",
     "ramp_scores",
     "with_scores",
 ]
@@ -115,6 +116,11 @@ def check_curriculum(curriculum: Curriculum, candidates: Sequence[Candidate]) ->
         check_surrogate_labels(candidates)
     elif not _are_scored(by, candidates):
         _check_known(by)
+
+
+def is_by_field(curriculum: Curriculum, candidates: Sequence[Candidate]) -> bool:
+    """Return whether the scores are numbers of the examples themselves."""
+    return isinstance(curriculum.by, str) and _is_field(curriculum.by, candidates)
 
 
 def curriculum_scores(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -91,6 +92,13 @@ def run(task: Shades, where: Path, **options: Any) -> Experiment:
     }
     paths = {"root": where / "runs", "store": where / "store.sqlite", "cache_dir": where / "cache"}
     return run_experiment(task, ExperimentOptions(**{**settings, **paths, **options}))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SYNQUE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -222,6 +230,26 @@ def test_other_options_are_another_fit(tmp_path: Path):
     run(task, tmp_path, sampling=["tokens:max_length=2", "curriculum:by=level"])
     run(task, tmp_path, sampling=["curriculum:by=level:draws=32"])
     assert len(trained(task)) == n_fits + 6
+
+
+def test_other_values_of_a_field_are_another_fit(tmp_path: Path):
+    class Reversed(Short):
+        @cached_property
+        def candidates(self) -> list[Candidate]:
+            return [
+                Candidate(
+                    part.name,
+                    [{**row, "level": -row["level"]} for row in part],
+                    view="image",
+                    label="label",
+                )
+                for part in Short().candidates
+            ]
+
+    run(Short(), tmp_path, sampling=["curriculum:by=level"])
+    task = Reversed()
+    run(task, tmp_path, sampling=["curriculum:by=level"])
+    assert len(trained(task)) == 2
 
 
 @pytest.mark.parametrize(
