@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from statistics import fmean
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["AdamMoment", "Checkpoint", "CheckpointedFit"]
 
 _DELAY_S = 2.0
+_T = TypeVar("_T")
 
 
 class AdamMoment(NamedTuple):
@@ -59,7 +60,7 @@ class Checkpoint:
 
 
 @dataclass
-class CheckpointedFit:
+class CheckpointedFit(Generic[_T]):
     """Trains once, and calls a function with the module as it was at each checkpoint.
 
     The function is called at the end of the fit, when everything that belongs to the fit is still
@@ -77,20 +78,24 @@ class CheckpointedFit:
     files: TensorFiles
     key: str
     steps: Sequence[int]
-    look: Callable[[AnyTrainer, Checkpoint], None]
+    look: Callable[[AnyTrainer, Checkpoint], _T]
     progress: bool
     _rates: list[float] = field(default_factory=list, init=False)
     _n_saved: int = field(default=0, init=False)
+    _seen: list[_T] = field(default_factory=list, init=False)
 
     def run(
         self, module: AnyModule, data: AnySynqueDataModule, trainer_options: TrainerOptions
-    ) -> None:
+    ) -> list[_T]:
         """Train the module, unless all checkpoints are kept, and look at each.
 
         Args:
             module: A fresh module.
             data: What to train on.
             trainer_options: Arguments of the Trainer.
+
+        Returns:
+            What `look` returned for each checkpoint.
 
         Raises:
             LightningError: Training ended before the last step, or a kept checkpoint is gone.
@@ -121,6 +126,7 @@ class CheckpointedFit:
                 stages=(),
                 stop_after=0 if is_kept else None,
             )
+        return self._seen
 
     def _key_of(self, number: int) -> str:
         return content_sha256([self.key, number])
@@ -156,7 +162,8 @@ class CheckpointedFit:
             with torch.no_grad():
                 for name, tensor in _state_of(trainer).items():
                     tensor.copy_(kept[f"state.{name}"])
-            self.look(trainer, Checkpoint(step, float(kept["rate"]), _moments_in(kept)))
+            seen = self.look(trainer, Checkpoint(step, float(kept["rate"]), _moments_in(kept)))
+            self._seen.append(seen)
 
 
 def _nothing(*_: object) -> None:

@@ -193,24 +193,11 @@ class ExampleGradients:
         return torch.cat([gradients[name].flatten(1).float() for name in chosen], dim=1)
 
     def _alone(self, example: object) -> Tensor:
-        others = [p for p in self._loss.parameters() if p.requires_grad]
         chosen = list(self._parameters.values())
-        for parameter in others:
-            parameter.requires_grad_(False)
-        for parameter in chosen:
-            parameter.requires_grad_(True)
-        try:
-            with torch.enable_grad():
-                loss = self._loss(self._batch_of([example]))
-                parts = torch.autograd.grad(loss, chosen, allow_unused=True)
-        finally:
-            for parameter in others:
-                parameter.requires_grad_(True)
-        filled = [
-            torch.zeros_like(p) if part is None else part
-            for p, part in zip(chosen, parts, strict=True)
-        ]
-        return torch.cat([part.flatten().float() for part in filled]).unsqueeze(0)
+        with torch.enable_grad():
+            loss = self._loss(self._batch_of([example]))
+            parts = torch.autograd.grad(loss, chosen, allow_unused=True, materialize_grads=True)
+        return torch.cat([part.flatten().float() for part in parts]).unsqueeze(0)
 
 
 def _rows(batch: object, n: int) -> tuple[list[Tensor], Any] | None:

@@ -15,7 +15,7 @@ from synque_select.errors import ConfigError, DataError, LightningError
 from synque_select.functional.influence import estimate_influence
 from synque_select.probing.checkpointed_fit import CheckpointedFit
 from synque_select.probing.influence_data import Part, Validation, candidate_parts, validation_data
-from synque_select.probing.influence_gradients import GradientTaker, Taken
+from synque_select.probing.influence_gradients import GradientTaker
 from synque_select.probing.tensor_files import TensorFiles
 from synque_select.records.influence_file import save_influence
 from synque_select.records.run_folder import (
@@ -27,13 +27,20 @@ from synque_select.records.run_folder import (
 from synque_select.records.run_info import save_run_info
 from synque_select.report.influence_tables import influence_table
 from synque_select.report.terminal import print_table
-from synque_select.training.comparability import weights_sha256
+from synque_select.training.comparability import module_sha256
 from synque_select.training.datamodule import is_synque_datamodule
-from synque_select.training.short_fit import TrainerOptions, model_factory_of
+from synque_select.training.drawn_examples import DrawnExamples
+from synque_select.training.short_fit import (
+    ModelFactory,
+    TrainerOptions,
+    drawn_sha256,
+    first_batch,
+    model_factory_of,
+    serving,
+)
 from synque_select.types import CandidateInfluence, InfluenceResult, Mixture
 from synque_select.utils.process_state import seeded
 from synque_select.utils.progress import ProgressBar
-from synque_select.utils.source_code import source_of
 from synque_select.utils.validation import check_int
 
 if TYPE_CHECKING:
@@ -44,7 +51,6 @@ __all__ = ["InfluenceOptions", "measure_influence", "run_influence"]
 
 _KINDS = ("auto", "lora", "last_layer", "all")
 _DELAY_S = 2.0
-_N_HASHED = 8  # training examples, as they are served, that represent transforms and collation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,135 +207,88 @@ def measure_influence(
             f"{type(module).__name__} optimizes by itself (automatic_optimization=False), so that "
             "its training_step cannot be asked for a loss"
         )
-    options_of_trainer = {"devices": 1, **(trainer_options or {})}
     datamodule.prepare_data()
     datamodule.setup("fit")
     try:
-        return _Measurement(
-            _serving_all(datamodule),
+        names = [candidate.name for candidate in datamodule.candidates]
+        data = serving(datamodule, Mixture.equal(names, "all candidates, for influence"))
+        steps = [
+            round(max_steps * (i + 1) / options.checkpoints) for i in range(options.checkpoints)
+        ]
+        return _measured(
+            model_factory_of(module),
+            data,
+            steps,
             options,
-            [round(max_steps * (i + 1) / options.checkpoints) for i in range(options.checkpoints)],
+            {"devices": 1, **(trainer_options or {})},
             TensorFiles(cache_dir),
             progress,
-        ).run(module, options_of_trainer)
+        )
     finally:
         datamodule.teardown("fit")
 
 
-def _serving_all(datamodule: AnySynqueDataModule) -> AnySynqueDataModule:
-    """Return a DataModule of all candidates in equal shares, which is and stays set up."""
-    names = [candidate.name for candidate in datamodule.candidates]
-    data = datamodule.with_mixture(Mixture.equal(names, "all candidates, for influence"))
-    for hook in ("prepare_data", "setup", "teardown", "on_exception"):
-        setattr(data, hook, _nothing)
-    return data
-
-
-def _nothing(*_: object, **__: object) -> None:
-    pass
-
-
-@dataclass(frozen=True)
-class _Measurement:
-    """One fit, and the gradients at its checkpoints.
-
-    Args:
-        data: What the fit trains on.
-        options: The options.
-        steps: Optimizer steps of the checkpoints.
-        files: Where checkpoints and gradients are kept.
-        progress: Whether to show progress.
-    """
-
-    data: AnySynqueDataModule
-    options: InfluenceOptions
-    steps: Sequence[int]
-    files: TensorFiles
-    progress: bool
-
-    def run(self, module: AnyModule, trainer_options: TrainerOptions) -> InfluenceResult:
-        """Train, take gradients, and aggregate them."""
-        started = time.process_time()
-        options = self.options
-        candidates = candidate_parts(self.data, options.examples, options.seed)
-        validation = validation_data(self.data, options.validation_examples, options.seed)
-        parts = [*candidates, validation.part]
-        with (
-            seeded(options.seed),
-            ProgressBar(
-                total=len(self.steps) * sum(part.n for part in parts),
-                desc="gradients",
-                unit="example",
-                delay=_DELAY_S,
-                leave=False,
-                disable=not self.progress,
-            ) as bar,
-        ):
-            fresh = model_factory_of(module)()
-            taker = GradientTaker(
-                parts,
-                self.files,
-                options.gradients,
-                options.dims,
-                options.seed,
-                self.data.batch_size,
-                bar,
-            )
-            key = self._key_of_fit(fresh, trainer_options)
-            fit = CheckpointedFit(self.files, key, self.steps, taker, self.progress)
-            fit.run(fresh, self.data, trainer_options)
-        return self._result(candidates, validation, taker.taken, time.process_time() - started)
-
-    def _key_of_fit(self, module: AnyModule, trainer_options: TrainerOptions) -> str:
-        """Hash everything that affects the checkpoints."""
-        data = self.data
+def _measured(
+    model_factory: ModelFactory,
+    data: AnySynqueDataModule,
+    steps: Sequence[int],
+    options: InfluenceOptions,
+    trainer_options: TrainerOptions,
+    files: TensorFiles,
+    progress: bool,
+) -> InfluenceResult:
+    """Train, take gradients at these steps, and aggregate them."""
+    started = time.process_time()
+    candidates = candidate_parts(data, options.examples, options.seed)
+    validation = validation_data(data, options.validation_examples, options.seed)
+    parts = [*candidates, validation.part]
+    bar = ProgressBar(
+        total=len(steps) * sum(part.n for part in parts),
+        desc="gradients",
+        unit="example",
+        delay=_DELAY_S,
+        leave=False,
+        disable=not progress,
+    )
+    with seeded(options.seed), bar:
+        module = model_factory()
+        taker = GradientTaker(
+            parts, files, options.gradients, options.dims, options.seed, data.batch_size, bar
+        )
         loader = data.mixture_loader()
-        return self.files.key(
-            "fit",
-            [
-                source_of(type(module)),
-                type(module).__qualname__,
-                dict(module.hparams),
-                weights_sha256(module),
-            ],
-            [(c.name, c.sha256_of_all) for c in data.candidates],
-            [c.labels_sha256 for c in data.candidates if c.label is not None],
-            None if data.surrogate is None else data.surrogate.sha256,
-            [*self.steps, self.options.seed, loader.batch_size],
+        key = files.key(  # everything that affects the checkpoints
+            module_sha256(module),
+            drawn_sha256(loader, steps[-1], trainer_options, DrawnExamples()),
+            first_batch(loader),
+            [*steps, options.seed, loader.batch_size],
             {name: str(value) for name, value in trainer_options.items()},
-            loader.collate_fn([loader.dataset[i] for i in range(_N_HASHED)]),
         )
-
-    def _result(
-        self,
-        candidates: Sequence[Part],
-        validation: Validation,
-        taken: Sequence[Taken],
-        seconds: float,
-    ) -> InfluenceResult:
-        rates = tuple(one.rate for one in taken)
-        if not sum(rates) > 0:
-            raise DataError("the learning rate was 0 at all steps of the fit: nothing was trained")
-        rows = [one.scaled(unit_length=self.options.unit_length) for one in taken]
-        last = taken[-1]
-        return InfluenceResult(
-            candidates=tuple(
-                _influence(k, part, validation, rows, rates) for k, part in enumerate(candidates)
-            ),
-            validation=validation.kind,
-            n_validation=validation.part.n,
-            gradients=last.kind,
-            n_parameters=last.n_parameters,
-            n_dims=min(self.options.dims, last.n_parameters),
-            is_preconditioned=last.is_preconditioned,
-            unit_length=self.options.unit_length,
-            steps=tuple(self.steps),
-            rates=rates,
-            max_steps=self.steps[-1],
-            seed=self.options.seed,
-            seconds=seconds,
-            messages=validation.messages,
+        taken = CheckpointedFit(files, key, steps, taker, progress).run(
+            module, data, trainer_options
         )
+    rates = tuple(one.rate for one in taken)
+    if not sum(rates) > 0:
+        raise DataError("the learning rate was 0 at all steps of the fit: nothing was trained")
+    rows = [one.scaled(unit_length=options.unit_length) for one in taken]
+    n_parameters = taken[-1].n_parameters
+    return InfluenceResult(
+        candidates=tuple(
+            _influence(k, part, validation, rows, rates) for k, part in enumerate(candidates)
+        ),
+        validation=validation.kind,
+        n_validation=validation.part.n,
+        gradients=taken[-1].kind,
+        n_parameters=n_parameters,
+        n_dims=min(options.dims, n_parameters),
+        is_preconditioned=taken[-1].is_preconditioned,
+        unit_length=options.unit_length,
+        steps=tuple(steps),
+        rates=rates,
+        max_steps=steps[-1],
+        seed=options.seed,
+        seconds=time.process_time() - started,
+        messages=validation.messages,
+    )
 
 
 def _influence(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -21,23 +21,21 @@ from synque_select.probing.example_gradients import (
 )
 from synque_select.probing.influence_data import Part
 from synque_select.probing.tensor_files import TensorFiles
-from synque_select.training.comparability import weights_sha256
+from synque_select.training.comparability import module_sha256
 from synque_select.types import GradientKind
 from synque_select.utils.process_state import seeded
 from synque_select.utils.progress import ProgressBar
-from synque_select.utils.source_code import source_of
 
 if TYPE_CHECKING:
     from synque_select.training.lightning_compat import AnyTrainer
 
-__all__ = ["GradientTaker", "Gradients", "Taken"]
+__all__ = ["GradientTaker", "Taken"]
 
 
-@dataclass(frozen=True)
-class Gradients:
+class _Gradients(NamedTuple):
     """Gradients of the examples of a part.
 
-    Args:
+    Attributes:
         rows: (n, k) projected gradients, each of length 1 before the projection.
         norms: (n,) their lengths before.
     """
@@ -62,7 +60,7 @@ class Taken:
     kind: GradientKind
     n_parameters: int
     is_preconditioned: bool
-    parts: tuple[Gradients, ...]
+    parts: Sequence[_Gradients]
 
     def scaled(self, *, unit_length: bool) -> list[Tensor]:
         """Return (n, k) gradients of each part, at one scale.
@@ -82,7 +80,7 @@ class Taken:
         ]
 
 
-@dataclass
+@dataclass(frozen=True)
 class GradientTaker:
     """Takes the gradients of all parts at a checkpoint, except for those that are kept.
 
@@ -94,9 +92,6 @@ class GradientTaker:
         seed: Random seed of the projection, and of transforms.
         batch_size: Most examples per batch.
         bar: Counts the examples.
-
-    Attributes:
-        taken: What was taken at each checkpoint.
     """
 
     parts: Sequence[Part]
@@ -106,9 +101,8 @@ class GradientTaker:
     seed: int
     batch_size: int
     bar: ProgressBar
-    taken: list[Taken] = field(default_factory=list, init=False)
 
-    def __call__(self, trainer: AnyTrainer, checkpoint: Checkpoint) -> None:
+    def __call__(self, trainer: AnyTrainer, checkpoint: Checkpoint) -> Taken:
         """Take them with the weights that the Trainer's module has."""
         module = trainer.lightning_module
         with as_in_evaluation(module), trainer.precision_plugin.forward_context():
@@ -116,36 +110,24 @@ class GradientTaker:
             batch = _batch(trainer, first, [first.example(0)])
             kind, chosen = chosen_parameters(module, self.kind, batch)
             moments = _moments(checkpoint, chosen)
-            about = [
-                source_of(type(module)),
-                type(module).__qualname__,
-                dict(module.hparams),
-                weights_sha256(module),
-            ]
-            key = self.files.key("gradients", about, list(chosen), self.dims, self.seed)
-            parts = [
-                self._part(
-                    f"{key}{trainer.precision}",
-                    ExampleGradients(
-                        module, chosen, partial(_batch, trainer, part), self.batch_size
-                    ),
-                    part,
-                    None if part is self.parts[-1] else moments,
-                )
-                for part in self.parts
-            ]
+            about = [module_sha256(module), list(chosen), self.dims, self.seed, trainer.precision]
+            parts = []
+            for part in self.parts:
+                to_batch = partial(_batch, trainer, part)
+                gradients = ExampleGradients(module, chosen, to_batch, self.batch_size)
+                own = None if part is self.parts[-1] else moments
+                key = self.files.key(about, part.sha256, own)
+                parts.append(self._part(key, gradients, part, own))
         n_parameters = sum(p.numel() for p in chosen.values())
-        taken = Taken(checkpoint.rate, kind, n_parameters, moments is not None, tuple(parts))
-        self.taken.append(taken)
+        return Taken(checkpoint.rate, kind, n_parameters, moments is not None, parts)
 
     def _part(
         self,
-        about: str,
+        key: str,
         gradients: ExampleGradients,
         part: Part,
         moments: Sequence[AdamMoment] | None,
-    ) -> Gradients:
-        key = self.files.key(about, part.sha256, moments)
+    ) -> _Gradients:
         kept = self.files.load(key)
         if kept is None:
             with seeded(self.seed):  # a transform may be random
@@ -153,7 +135,7 @@ class GradientTaker:
             self.files.keep(key, kept)
         else:
             self.bar.update(part.n)
-        return Gradients(kept["rows"].float(), kept["norms"])
+        return _Gradients(kept["rows"].float(), kept["norms"])
 
     def _computed(
         self, gradients: ExampleGradients, part: Part, moments: Sequence[AdamMoment] | None

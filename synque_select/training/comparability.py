@@ -18,6 +18,7 @@ from synque_select.training.lightning_compat import flattened_loaders
 from synque_select.types import ProxyInfo, Ranking
 from synque_select.utils.json_types import Json, JsonObject
 from synque_select.utils.process_state import seeded
+from synque_select.utils.source_code import source_of
 
 if TYPE_CHECKING:
     from hashlib import _Hash
@@ -30,6 +31,7 @@ __all__ = [
     "content_digest",
     "content_sha256",
     "hyper_parameters",
+    "module_sha256",
     "validation_of",
     "validation_sha256",
     "weights_sha256",
@@ -116,6 +118,13 @@ def weights_sha256(module: torch.nn.Module) -> str:
         if not is_lazy(tensor):
             _update(hashed, tensor)
     return hashed.hexdigest()
+
+
+def module_sha256(module: AnyModule) -> str:
+    """Hash the code of a module's class, its hyper-parameters and its weights."""
+    kind = type(module)
+    about = [source_of(kind), kind.__qualname__, dict(module.hparams), weights_sha256(module)]
+    return content_sha256(about)
 
 
 def validation_sha256(dataloaders: object) -> str:

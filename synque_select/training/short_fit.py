@@ -56,9 +56,12 @@ __all__ = [
     "ShortFits",
     "TrainerOptions",
     "check_mode",
+    "drawn_sha256",
+    "first_batch",
     "model_factory_of",
     "package_versions",
     "quiet_fits",
+    "serving",
     "train_and_measure",
 ]
 
@@ -342,8 +345,8 @@ class ShortFits:
 
         A fit on a mixture of this candidate with others draws some of these examples.
         """
-        loader = _serving(self.datamodule, Mixture.equal([name])).mixture_loader()
-        return self._drawn_sha256(loader)
+        loader = serving(self.datamodule, Mixture.equal([name])).mixture_loader()
+        return drawn_sha256(loader, self.max_steps, self.trainer_options, self.drawn)
 
     def fit_ids(self, model_factory: ModelFactory, mixtures: Iterable[Mixture]) -> list[str]:
         """Return the ids that `run` gives the fits on these mixtures; nothing is trained.
@@ -444,7 +447,7 @@ class ShortFits:
     def _planned(
         self, mixture: Mixture, module: AnyModule, weights: str, stop_after: int | None
     ) -> _Planned:
-        data = _serving(self.datamodule, mixture)
+        data = serving(self.datamodule, mixture)
         fit_ids = self._fit_ids(mixture, data, module, weights)
         if stop_after is not None:
             fit_ids = [content_sha256([fit_id, stop_after]) for fit_id in fit_ids]
@@ -466,9 +469,7 @@ class ShortFits:
     ) -> list[str]:
         """Hash everything that affects the outcome of a fit, and what version 0.1.0 hashed."""
         loader = data.mixture_loader()
-        served = loader.dataset
-        assert isinstance(served, MixtureDataset)
-        batch = loader.collate_fn([served[i] for i in range(min(_N_HASHED, len(served)))])
+        drawn = drawn_sha256(loader, self.max_steps, self.trainer_options, self.drawn)
         parts = [
             self.options.task,
             sorted((self.ranking[name].sha256, w) for name, w in mixture.weights.items()),
@@ -478,19 +479,12 @@ class ShortFits:
             self.validation,
             [self.max_steps, self.options.seed, loader.batch_size],
             {key: str(value) for key, value in self.trainer_options.items()},
-            batch,
+            first_batch(loader),
             *self.details.values(),
             *([self.datamodule.sampling] if self.datamodule.sampling else []),
             package_versions(data),
         ]
-        return [content_sha256([self._drawn_sha256(loader), *parts]), content_sha256(parts)]
-
-    def _drawn_sha256(self, loader: MixtureLoader) -> str:
-        batches = self.max_steps * self.trainer_options.get("accumulate_grad_batches", 1)
-        n_draws = batches * (loader.batch_size or 1) * _n_devices(self.trainer_options)
-        served = loader.dataset
-        assert isinstance(served, MixtureDataset)
-        return self.drawn.sha256(served, n_draws)
+        return [content_sha256([drawn, *parts]), content_sha256(parts)]
 
     def _train(
         self,
@@ -560,7 +554,35 @@ def _n_devices(options: TrainerOptions) -> int:
     return n if isinstance(n, int) and n > 0 else 1
 
 
-def _serving(datamodule: AnySynqueDataModule, mixture: Mixture) -> AnySynqueDataModule:
+def drawn_sha256(
+    loader: MixtureLoader, max_steps: int, trainer_options: TrainerOptions, drawn: DrawnExamples
+) -> str:
+    """Hash the examples that a fit of this length draws, in their order, without transforms.
+
+    Args:
+        loader: What the fit trains on.
+        max_steps: Optimizer steps.
+        trainer_options: Arguments of the Trainer.
+        drawn: Hashes of examples, computed as they are needed.
+    """
+    batches = max_steps * trainer_options.get("accumulate_grad_batches", 1)
+    n_draws = batches * (loader.batch_size or 1) * _n_devices(trainer_options)
+    return drawn.sha256(_served(loader), n_draws)
+
+
+def first_batch(loader: MixtureLoader) -> object:
+    """Return the first examples of a fit as a batch, which represents transforms and collation."""
+    served = _served(loader)
+    return loader.collate_fn([served[i] for i in range(min(_N_HASHED, len(served)))])
+
+
+def _served(loader: MixtureLoader) -> MixtureDataset:
+    served = loader.dataset
+    assert isinstance(served, MixtureDataset)
+    return served
+
+
+def serving(datamodule: AnySynqueDataModule, mixture: Mixture) -> AnySynqueDataModule:
     """Return a DataModule of another mixture with data that is and stays set up."""
     data = datamodule.with_mixture(mixture)
     for hook in ("prepare_data", "setup", "teardown", "on_exception"):

@@ -215,6 +215,23 @@ def test_other_labels_are_measured_again():
     assert after["others"].value < before["others"].value
 
 
+def test_a_fit_on_other_labels_that_no_candidate_names_is_another_fit():
+    def data(last: int) -> SynqueDataModule:
+        rows = {name: [dict(row) for row in rows] for name, rows in SETS.items()}
+        rows["others"][-1]["label"] = last
+        pool = [Candidate(name, part, view=key_of) for name, part in rows.items()]
+        return SynqueDataModule(pool, val=SETS["same"], batch_size=32)
+
+    options = {"max_steps": 30, "checkpoints": 1, "examples": 2, "validation_examples": 3}
+    before = measured(data=data(0), **options)
+    n_before = DigitNet.calls[0]
+    assert measured(data=data(0), **options).candidates == before.candidates
+    assert DigitNet.calls[0] - n_before < 30
+    n_before = DigitNet.calls[0]
+    assert measured(data=data(1), **options).candidates != before.candidates
+    assert DigitNet.calls[0] - n_before >= 30  # trained again
+
+
 def test_a_damaged_file_is_made_again(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     before = measured()
     for path in (tmp_path / "cache" / "influence").iterdir():
