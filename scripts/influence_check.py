@@ -4,8 +4,10 @@ On a recipe, for each seed (a real sample, initial weights, a fit): the influenc
 in four forms; the fit on all candidates, on all but one, on each alone (a probe), and on random
 halves of the candidates, all with the same number of steps. What influence predicts for a half is
 the mean over its candidates; the linear datamodeling score (LDS; TRAK, arXiv 2303.14186, section 4)
-is the Spearman correlation of that with the test loss, over the halves. Finished work is in the
-directory `--root`, and a run that was stopped continues; `--write` writes the table of the page.
+is the Spearman correlation of that with the test loss, over the halves. Figures are averaged over
+seeds first, and the units of the intervals are halves, or candidates left out: they hold for these
+candidates and seeds. Finished work is in the directory `--root`, and a run that was stopped
+continues; `--write` writes the table of the page.
 
     python -m scripts.influence_check digits --seeds 3 --halves 24 --write
 """
@@ -25,20 +27,28 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from scripts.docs_tables import ROOT, write_between
 from scripts.surrogate_reliability import task_of
 from synque_select.experiment import BaseTask, TaskDataModule
 from synque_select.experiment.task import Transformed
+from synque_select.functional.benchmark_statistics import (
+    Estimate,
+    GroupJackknife,
+    agreement,
+    stratified_jackknife,
+)
 from synque_select.functional.correlation import Coefficient, correlate_scores
 from synque_select.probing.example_gradients import as_in_evaluation
 from synque_select.probing.influence import InfluenceOptions, measure_influence
-from synque_select.training.comparability import content_sha256
+from synque_select.training.comparability import content_sha256, module_sha256
 from synque_select.training.short_fit import train_and_measure
 from synque_select.training.surrogate import SurrogateOptions
 from synque_select.types import Mixture
 from synque_select.utils.process_state import seeded
+from synque_select.utils.wording import counted
 
 PAGE = ROOT / "docs" / "influence.md"
 FORMS = {
@@ -48,6 +58,7 @@ FORMS = {
     "surrogate, lengths as they are": (True, False),
 }
 PROBES = "K probes"
+Rows = Sequence[Sequence[float]]  # per seed, a figure of each unit: a half, or what is left out
 
 
 @dataclass
@@ -92,8 +103,13 @@ class Replicate:
         return data
 
     def _key(self, *parts: object) -> str:
-        made_with = [dict(self.task.fingerprint()), self.task.max_steps, self.task.n_distinct]
-        return content_sha256([made_with, self.seed, *parts])
+        return content_sha256([self._made_with, self.seed, *parts])
+
+    @cached_property
+    def _made_with(self) -> str:
+        task = self.task
+        module = module_sha256(task.model(self.seed))
+        return content_sha256([dict(task.fingerprint()), module, task.max_steps, task.n_distinct])
 
     def _options(self) -> dict[str, object]:
         return {"devices": 1, "accelerator": "cpu", **self.task.trainer_options()}
@@ -171,9 +187,21 @@ def mean_of(rows: Sequence[Mapping[str, float]], name: str) -> float:
     return fmean(row[name] for row in rows)
 
 
-def score(predicted: Sequence[float], loss: Sequence[float]) -> Coefficient:
-    """Return the Spearman correlation of predictions with a loss, positive if they agree."""
-    return correlate_scores(predicted, loss, higher_is_better=True, mode="min").spearman
+def over_seeds(rows: Rows) -> NDArray[np.float64]:
+    """Return the mean over the seeds of each unit's figure."""
+    return np.mean(np.asarray(rows, dtype=np.float64), axis=0)
+
+
+def lead(predicted: Rows, rival: Rows, losses: Rows) -> Estimate:
+    """Return how much better than a rival predictions correlate with losses, from paired units."""
+    first, second, loss = map(over_seeds, (predicted, rival, losses))
+
+    def difference(kept: NDArray[np.int64]) -> float:
+        return agreement(first[kept], -loss[kept])[1] - agreement(second[kept], -loss[kept])[1]
+
+    units = np.arange(len(loss))
+    deleted = np.array([difference(np.delete(units, i)) for i in units])
+    return stratified_jackknife([GroupJackknife(difference(units), deleted)])
 
 
 @dataclass(frozen=True)
@@ -213,49 +241,64 @@ class Study:
         without = [[n for n in self.names if n != left_out] for left_out in self.names]
         by_half, left_out = self.losses(chosen), self.losses(without)
         whole = [r.fit(self.names)["test_loss"] for r in self.replicates]
-        gains = [[one - all_ for one in row] for row, all_ in zip(left_out, whole, strict=True)]
+        # a useful candidate is missed: leaving it out raises the loss
+        gains = [[all_ - one for one in row] for row, all_ in zip(left_out, whole, strict=True)]
+        of_halves = {
+            form: [[fmean(row[n] for n in half) for half in chosen] for row in figures]
+            for form, figures in self.predictors.items()
+        }
+        alone = {
+            form: [[row[n] for n in self.names] for row in figures]
+            for form, figures in self.predictors.items()
+        }
         lines = []
         for form, figures in self.predictors.items():
-            predicted = [[fmean(row[n] for n in half) for half in chosen] for row in figures]
-            alone = [[row[n] for n in self.names] for row in figures]
-            lds = self._cell(predicted, by_half)
-            # a useful candidate is missed: leaving it out raises the loss
-            leave_one_out = self._cell(alone, [[-gain for gain in row] for row in gains])
-            seconds = mean_of(figures, "seconds")
-            lines.append(f"| {form} | {lds} | {leave_one_out} | {seconds:.0f} |")
+            cells = [*_cells(of_halves, form, by_half), *_cells(alone, form, gains)]
+            cells.append(f"{mean_of(figures, 'seconds'):.0f}")
+            lines.append(f"| {form} | {' | '.join(cells)} |")
         return lines
-
-    def _cell(self, predicted: Sequence[Sequence[float]], losses: Sequence[Sequence[float]]) -> str:
-        within = [score(p, loss).value for p, loss in zip(predicted, losses, strict=True)]
-        over_means = score(*(np.mean(rows, axis=0).tolist() for rows in (predicted, losses)))
-        cell = f"{over_means.value:+.2f} [{over_means.low:+.2f}, {over_means.high:+.2f}]"
-        if len(within) == 1:
-            return cell
-        return f"{cell}; {fmean(within):+.2f} ± {stdev(within):.2f}"
 
     def text(self) -> str:
         """Return the section of the page."""
         k, n_seeds = len(self.names), len(self.replicates)
         one_fit = mean_of(self.predictors[PROBES], "seconds") / k
-        seeds, within = "seed 0", ""
-        if n_seeds > 1:
-            seeds = f"means over {n_seeds} seeds"
-            within = "; then the mean and standard deviation of those within seeds"
         return "\n".join(
             [
-                f"`{self.config}`: {k} candidates, {self.task.max_steps} steps per fit, {seeds} (a "
-                "seed has a real sample, initial weights and an order of examples of its own); "
-                f"test loss on {len(self.task.test):,} labeled real examples. LDS over n = "
-                f"{self.n_halves} random halves of the candidates, leaving one out over n = {k} "
-                "candidates: Spearman correlation with its 95 % interval over the halves or "
-                f"candidates{within}. Processor seconds per seed, of one thread; one fit takes "
-                f"{one_fit:.1f}.",
+                f"`{self.config}`: {k} candidates, {self.task.max_steps} steps per fit, "
+                f"{counted(n_seeds, 'seed')} (a seed has a real sample, initial weights and an "
+                f"order of examples of its own); test loss on {len(self.task.test):,} labeled real "
+                "examples. Predictions and losses are averaged over the seeds, then correlated "
+                f"(Spearman): over n = {self.n_halves} random halves of the candidates (LDS), over "
+                f"n = {k} candidates for leaving one out. Brackets are 95 % intervals over the "
+                "halves or candidates, for these candidates and seeds; the difference from the K "
+                "probes has a paired jackknife interval. Within seeds: mean and standard deviation "
+                "of the correlations of single seeds. Processor seconds per seed, of one thread; "
+                f"one fit takes {one_fit:.1f}.",
                 "",
-                "| predictor | LDS | leaving one out | processor seconds |",
-                "| --- | --- | --- | --: |",
+                "| predictor | LDS | minus K probes | within seeds | leaving one out "
+                "| minus K probes | within seeds | processor seconds |",
+                "| --- | --- | --- | --- | --- | --- | --- | --: |",
                 *self.lines(),
             ]
         )
+
+
+def _cells(predicted: Mapping[str, Rows], form: str, losses: Rows) -> list[str]:
+    """Return the correlation, the difference from that of the probes, and those within seeds."""
+    mine = predicted[form]
+    whole = correlate_scores(
+        over_seeds(mine), over_seeds(losses), higher_is_better=True, mode="min"
+    ).spearman
+    within = [agreement(p, np.negative(loss))[1] for p, loss in zip(mine, losses, strict=True)]
+    spread = f"{within[0]:+.2f}"
+    if len(within) > 1:
+        spread = f"{fmean(within):+.2f} ± {stdev(within):.2f}"
+    ahead = "" if form == PROBES else _interval(lead(mine, predicted[PROBES], losses))
+    return [_interval(whole), ahead, spread]
+
+
+def _interval(figure: Coefficient | Estimate) -> str:
+    return f"{figure.value:+.2f} [{figure.low:+.2f}, {figure.high:+.2f}]"
 
 
 def main() -> None:
