@@ -19,6 +19,7 @@ import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -28,6 +29,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pytorch_lightning import LightningModule
 from torch.utils.data import DataLoader
 
 from scripts.docs_tables import ROOT, write_between
@@ -72,7 +74,7 @@ class Work:
         self.file.parent.mkdir(parents=True, exist_ok=True)
         if self.file.exists():
             for line in self.file.read_text().splitlines():
-                if line.endswith("]"):  # a line that was cut by a kill is computed again
+                with suppress(ValueError):  # a line that was cut by a kill is computed again
                     key, result = json.loads(line)
                     self.results[key] = result
 
@@ -80,7 +82,7 @@ class Work:
         """Keep a result, and show it."""
         self.results[key] = result
         with self.file.open("a") as file:
-            file.write(json.dumps([key, result]) + "\n")
+            file.write("\n" + json.dumps([key, result]))  # the line before may have been cut
         shown = {name: round(value, 4) for name, value in result.items()}
         print(f"  {what}: {shown}", file=sys.stderr, flush=True)
         return result
@@ -108,8 +110,12 @@ class Replicate:
     @cached_property
     def _made_with(self) -> str:
         task = self.task
-        module = module_sha256(task.model(self.seed))
+        module = module_sha256(self._model())
         return content_sha256([dict(task.fingerprint()), module, task.max_steps, task.n_distinct])
+
+    def _model(self) -> LightningModule:
+        with seeded(self.seed):  # all fits and influences of a seed begin with the same weights
+            return self.task.model(self.seed)
 
     def _options(self) -> dict[str, object]:
         return {"devices": 1, "accelerator": "cpu", **self.task.trainer_options()}
@@ -156,7 +162,7 @@ class Replicate:
                 if needs_surrogate != is_surrogate:
                     continue
                 result = measure_influence(
-                    self.task.model(self.seed),
+                    self._model(),
                     data,
                     max_steps=self.task.max_steps,
                     options=InfluenceOptions(seed=self.seed, unit_length=unit_length),
