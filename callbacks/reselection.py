@@ -268,6 +268,11 @@ class BaseReselectionCallback(CheckedCallback[TrainerT, ModuleT]):
                 log_table(trainer, "synque_weights", _table_of(self._known))
             self._save(trainer, at_once=True)
 
+    def on_fit_end(self, trainer: TrainerT, pl_module: ModuleT) -> None:
+        """Recall the trajectory of a checkpoint whose run had no step left to train."""
+        if self._is_restored and self._run is not None:
+            self._update(trainer)
+
     def teardown(self, trainer: TrainerT, pl_module: ModuleT, stage: str) -> None:
         """Write the report page, if no SelectionCallback does."""
         if stage != "fit" or not self._has_trained:
@@ -298,6 +303,7 @@ class BaseReselectionCallback(CheckedCallback[TrainerT, ModuleT]):
         checkpoint[_STATE] = {
             "version": _VERSION,
             "policy": self.policy.id,
+            "options": self._options,
             "policy_state": dict(self.policy.state_dict()),
             "asked_at": run.asked_at,
             "hold": run.hold,
@@ -333,6 +339,12 @@ class BaseReselectionCallback(CheckedCallback[TrainerT, ModuleT]):
             raise LightningError(
                 f"the checkpoint was trained with the policy {state['policy']!r}, and this run has "
                 f"{self.policy.id!r}: use the same policy="
+            )
+        options = state.get("options", self._options)
+        if options != self._options:
+            raise LightningError(
+                f"the checkpoint was trained with the policy {self.policy.id!r} and the options "
+                f"{options}, and this run has {self._options}: use the same options"
             )
         if state["run_dir"] and Path(state["run_dir"]).is_dir():
             self._run_dir = Path(state["run_dir"])

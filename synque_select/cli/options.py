@@ -268,8 +268,12 @@ def packaged_configs() -> dict[str, Path]:
 
 def configs_help() -> str:
     """Return the help of --config of the commands that take a fit config."""
-    names = ", ".join(name for name in packaged_configs() if name.endswith("-fit"))
-    return f"a YAML file, or a packaged config: {names}"
+    names = (
+        name
+        for name, path in packaged_configs().items()
+        if "\ntrainer:" in path.read_text(encoding="utf-8")
+    )
+    return f"a YAML file, or a packaged config: {', '.join(names)}"
 
 
 def packaged_config(name: str) -> Path:

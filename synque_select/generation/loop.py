@@ -300,6 +300,7 @@ class _Loop:
             if number == 1 and not self.files.ledger.spent().n_requests:
                 raise ConfigError(stop)
             return replace(result, stopped=f"{_BUDGET}: {stop}.")
+        self._say(f"round {number}: {self._steps(draft)}")
         done = self._round(writer, draft, result)
         self._say(str(done))
         spent = self.files.ledger.spent(self.options.prices_of_roles)
@@ -310,6 +311,12 @@ class _Loop:
         elif number == self.options.rounds:
             stopped = f"Stopped after {counted(number, 'round')}, the maximum."
         return replace(result, rounds=rounds, spent=spent, stopped=stopped, n_after=len(self.data))
+
+    def _steps(self, draft: Draft) -> str:
+        writes = f"{self.generator.id} writes examples"
+        if draft.rubric is not None:
+            return f"the rubric is already written; {writes}"
+        return f"{self.reasoner.id} writes the rubric, then {writes}"
 
     def _writer(self, number: int) -> Writer:
         return Writer(

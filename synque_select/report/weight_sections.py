@@ -125,13 +125,18 @@ def _thinned(n: int) -> list[int]:
     return sorted({round(i * (n - 1) / (_MOST_POINTS - 1)) for i in range(_MOST_POINTS)})
 
 
+def _seconds(value: float) -> str:
+    return f"{value:.1f} s" if value >= 1 else f"{1000 * value:.0f} ms"
+
+
 def _cost(trajectory: WeightTrajectory) -> str:
     changes = len(trajectory.points) - 1
     return (
         f"The policy {trajectory.policy} was asked {counted(trajectory.asked, 'time')} in "
         f"{counted(trajectory.steps, 'step')} and changed the weights {counted(changes, 'time')}. "
-        f"Asking took {trajectory.evaluation_s:.1f} s, {percent(trajectory.overhead, 1)} of the "
-        f"{trajectory.training_s:.1f} s of all else; the budget is {percent(trajectory.budget, 1)}."
+        f"Asking took {_seconds(trajectory.evaluation_s)}, {percent(trajectory.overhead, 1)} of "
+        f"the {_seconds(trajectory.training_s)} of all else; the budget is "
+        f"{percent(trajectory.budget, 1)}."
         " The page does not say whether it paid: compare with the policy `static` from the same "
         "start."
     )

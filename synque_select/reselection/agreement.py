@@ -14,6 +14,7 @@ from synque_select.reselection.base import Proposal, ReselectionPolicy
 from synque_select.reselection.context import ReselectionContext
 from synque_select.utils.json_fields import JsonFields
 from synque_select.utils.json_types import Json
+from synque_select.utils.validation import is_number
 
 __all__ = ["AgreementPolicy"]
 
@@ -49,8 +50,8 @@ class AgreementPolicy(ReselectionPolicy):
     id = "agreement"
 
     def __init__(self, sharpness: float = 1.0) -> None:
-        if not sharpness >= 0:
-            raise ConfigError(f"sharpness={sharpness!r}: allowed is 0 or more")
+        if not (is_number(sharpness) and 0 <= sharpness < math.inf):
+            raise ConfigError(f"sharpness={sharpness!r}: allowed is a finite number from 0")
         self.sharpness = sharpness
         self._prior: list[float] = []
 

@@ -20,7 +20,7 @@ from synque_select.reselection.base import Proposal, ReselectionPolicy
 from synque_select.reselection.context import ReselectionContext
 from synque_select.utils.json_fields import JsonFields
 from synque_select.utils.json_types import Json
-from synque_select.utils.validation import check_int
+from synque_select.utils.validation import check_int, is_number
 
 __all__ = ["AioliPolicy"]
 
@@ -73,10 +73,12 @@ class AioliPolicy(ReselectionPolicy):
         n_examples: int = 4,
         held_out: bool = False,
     ) -> None:
-        if not (rate > 0 and math.isfinite(rate)):
+        if not (is_number(rate) and rate > 0 and math.isfinite(rate)):
             raise ConfigError(f"rate={rate!r}: allowed is a number above 0")
-        if not 0 < focus <= 1:
+        if not (is_number(focus) and 0 < focus <= 1):
             raise ConfigError(f"focus={focus!r}: allowed is above 1/K and at most 1")
+        if not isinstance(held_out, bool):
+            raise ConfigError(f"held_out={held_out!r}: allowed are true and false")
         check_int("sweeps", sweeps, 1)
         check_int("n_examples", n_examples, 1)
         self.rate, self.focus, self.sweeps = rate, focus, sweeps

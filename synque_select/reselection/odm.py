@@ -11,6 +11,7 @@ from synque_select.reselection.base import Proposal, ReselectionPolicy
 from synque_select.reselection.context import ReselectionContext
 from synque_select.utils.json_fields import JsonFields
 from synque_select.utils.json_types import Json
+from synque_select.utils.validation import is_number
 
 __all__ = ["OdmPolicy"]
 
@@ -48,7 +49,7 @@ class OdmPolicy(ReselectionPolicy):
     id = "odm"
 
     def __init__(self, smoothing: float = 0.9) -> None:
-        if not 0 <= smoothing < 1:
+        if not (is_number(smoothing) and 0 <= smoothing < 1):
             raise ConfigError(f"smoothing={smoothing!r}: allowed is 0 to below 1")
         self.smoothing = smoothing
         self._rewards: list[float] = []

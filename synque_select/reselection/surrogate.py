@@ -13,7 +13,7 @@ from synque_select.reselection.base import Proposal, ReselectionPolicy
 from synque_select.reselection.context import ReselectionContext
 from synque_select.utils.json_fields import JsonFields, null_if_undefined
 from synque_select.utils.json_types import Json
-from synque_select.utils.validation import check_int
+from synque_select.utils.validation import check_int, is_number
 
 __all__ = ["SurrogatePolicy"]
 
@@ -47,7 +47,7 @@ class SurrogatePolicy(ReselectionPolicy):
 
     def __init__(self, window: int = 5, keep: float = 0.2) -> None:
         check_int("window", window, 2)
-        if not 0 <= keep <= 1:
+        if not (is_number(keep) and 0 <= keep <= 1):
             raise ConfigError(f"keep={keep!r}: allowed is 0 to 1")
         self.window, self.keep = window, keep
         self._prior: list[float] = []

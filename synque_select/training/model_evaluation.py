@@ -263,9 +263,9 @@ def check_whole_model(trainer: AnyTrainer) -> None:
 
 def _hint(module: AnyModule) -> str:
     is_own = is_overridden(_PREDICT, module)
-    kind = "it" if is_own else "that of Lightning, which calls the module with the whole batch,"
+    default = "" if is_own else ". Lightning's own predict_step calls forward with the whole batch"
     return (
-        f". Without outputs=, {kind} gives the outputs: name a method that takes a batch, "
+        f"{default}. Define a predict_step that takes a batch, or name another method that does: "
         "ReselectionCallback(outputs='embed')"
     )
 

@@ -263,7 +263,7 @@ class Reuse:
         points: dict[str, Mapping[str, float]] = {}
         sign = 1 if self.mode == "max" else -1
         best = max((*reused, *priors), key=lambda e: sign * e.value, default=None)
-        taken = [] if self.has_parameters else [dict(e.mixture.weights) for e in reused]
+        taken = [] if self.has_parameters else [_rounded(e.mixture) for e in reused]
         mixtures: dict[str, Mixture] = {}
         if best is not None and old is not None:
             if best.fit is None:
@@ -279,10 +279,19 @@ class Reuse:
         for name, mixture in starts.items():
             point = self.space.params(mixture)
             # as a trial would have it: what shares say of weights is rounded
-            is_known = dict(self.space.mixture(point).weights) in taken
-            if not is_known and point not in points.values():
+            is_known = _rounded(self.space.mixture(point)) in taken
+            if not is_known and not any(self._is_same(point, other) for other in points.values()):
                 points[name] = point
         return points
+
+    def _is_same(self, point: Mapping[str, float], other: Mapping[str, float]) -> bool:
+        """Return whether two points are one trial: their shares may differ by rounding."""
+        one, two = (_rounded(self.space.mixture(each)) for each in (point, other))
+        return one == two and point.keys() == other.keys()
+
+
+def _rounded(mixture: Mixture) -> dict[str, float]:
+    return {name: round(weight, 9) for name, weight in mixture.weights.items()}
 
 
 def _is_usable(trial: FrozenTrial) -> bool:

@@ -517,6 +517,28 @@ def test_another_policy_than_that_of_the_checkpoint_is_refused(tmp_path):
         other.run()
 
 
+def test_other_options_than_those_of_the_checkpoint_are_refused(tmp_path):
+    fit = Fit(tmp_path, policy="odm:smoothing=0.5").run()
+    fit.trainer.save_checkpoint(tmp_path / "a.ckpt")
+    other = Fit(tmp_path, policy="odm", ckpt_path=tmp_path / "a.ckpt")
+    with pytest.raises(LightningError, match=r"'smoothing': 0.5.* this run has .*0.9"):
+        other.run()
+
+
+def test_a_resumed_run_without_a_step_left_has_its_trajectory(tmp_path):
+    fit = Fit(tmp_path).run()
+    fit.trainer.save_checkpoint(tmp_path / "a.ckpt")
+    other = Fit(tmp_path, ckpt_path=tmp_path / "a.ckpt").run()
+    assert other.points == fit.points
+    assert len(other.points) > 1
+    assert other.callback.run_dir == fit.callback.run_dir
+
+
+def test_a_module_whose_outputs_cannot_be_computed_is_told_what_to_define(tmp_path):
+    with pytest.raises(LightningError, match=r"Define a predict_step .*\(outputs='embed'\)"):
+        Fit(tmp_path, policy="agreement", datamodule=data()).run()
+
+
 def test_weights_are_logged_to_every_logger(tmp_path):
     csv = pl.loggers.CSVLogger(tmp_path / "csv")
     board = pl.loggers.TensorBoardLogger(tmp_path / "board")

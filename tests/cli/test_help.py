@@ -8,9 +8,11 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 
 from synque_select.cli.commands import COMMANDS, Command
 from synque_select.cli.main import main
+from synque_select.cli.options import packaged_configs
 
 
 def shown(name: str, capsys: pytest.CaptureFixture[str]) -> str:
@@ -27,6 +29,18 @@ def test_a_default_is_said_once_and_in_words(name: str, capsys):
     assert "()" not in text
     for option in text.partition("options:")[2].split(" --"):
         assert option.count("default: ") <= 1
+
+
+@pytest.mark.parametrize("name", ["fit", "influence", "sweep", "tune"])
+def test_every_packaged_config_that_fits_is_listed(name: str, capsys):
+    listed = shown(name, capsys).partition("or a packaged config: ")[2].partition(" --")[0]
+    fits = {
+        config
+        for config, path in packaged_configs().items()
+        if "trainer" in yaml.safe_load(path.read_text())
+    }
+    assert "digits-surrogate" in fits
+    assert set(listed.replace("- ", "-").split(", ")) == fits  # lines may end at a hyphen
 
 
 def test_other_defaults_are_still_there(capsys):

@@ -16,6 +16,7 @@ from synque_select.reselection import (
     ReselectionContext,
     ReselectionPolicy,
     SurrogatePolicy,
+    get_policy,
 )
 from synque_select.testing import SimulatedTraining
 
@@ -168,6 +169,13 @@ def test_aioli_leaves_out_a_candidate_without_weight_at_the_start():
         (lambda: AioliPolicy(focus=1.5), "focus=1.5"),
         (lambda: AioliPolicy(sweeps=0), "sweeps=0"),
         (lambda: AioliPolicy(n_examples=0), "n_examples=0"),
+        (lambda: get_policy("odm:smoothing=x"), "smoothing='x'"),
+        (lambda: get_policy("surrogate:keep=x"), "keep='x'"),
+        (lambda: get_policy("surrogate:window=2.5"), "window=2.5"),
+        (lambda: get_policy("agreement:sharpness=null"), "sharpness=None"),
+        (lambda: get_policy("aioli:rate=fast"), "rate='fast'"),
+        (lambda: get_policy("aioli:focus=[1]"), r"focus=\[1\]"),
+        (lambda: get_policy("aioli:held_out=no"), "held_out='no'"),
     ],
 )
 def test_arguments_that_are_not_allowed(call, message):

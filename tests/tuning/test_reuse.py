@@ -266,6 +266,16 @@ def test_a_new_candidate_is_tried_beside_what_was_best(tmp_path):
         assert first.weights[name] == pytest.approx(weight * n / (n + 1))
 
 
+def test_no_two_starts_are_the_same_mixture(tmp_path):
+    n = len(changed("same"))
+    tune(tmp_path, changed("same"), n_trials=1, k_range=(n, n))  # all candidates, equal shares
+    result = tune(tmp_path, changed("added"), n_trials=5)
+    assert "earlier best with extra" in [trial.start for trial in result.trials]
+    starts = [trial for trial in result.trials if trial.start]
+    mixtures = {tuple(sorted((a, round(w, 9)) for a, w in t.weights.items())) for t in starts}
+    assert len(mixtures) == len(starts)
+
+
 def test_the_sampler_sees_priors(tmp_path):
     seen: list[list[Any]] = []
 
