@@ -33,7 +33,9 @@ def test_a_default_is_said_once_and_in_words(name: str, capsys):
 
 @pytest.mark.parametrize("name", ["fit", "influence", "sweep", "tune"])
 def test_every_packaged_config_that_fits_is_listed(name: str, capsys):
-    listed = shown(name, capsys).partition("or a packaged config: ")[2].partition(" --")[0]
+    assert main([name, "--help"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    listed = text.partition("or a packaged config: ")[2].partition(" --")[0]
     fits = {
         config
         for config, path in packaged_configs().items()
