@@ -492,8 +492,9 @@ class BaseReselectionCallback(CheckedCallback[TrainerT, ModuleT]):
         spent = f"{trajectory.evaluation_s:.1f} s in {counted(trajectory.asked, 'time')}"
         rank_zero_warn(
             f"ReselectionCallback: evaluation took {percent(trajectory.overhead, 1)} of the "
-            f"training time so far ({spent}), more than budget={self._budget:g}: a forward pass "
-            "takes longer here than a third of a training step. Lower budget="
+            f"training time so far ({spent}), more than budget={self._budget:g}: evaluating an "
+            "example takes longer here than a third of training on it. A lower budget= or a larger "
+            "every_n_steps= takes less"
         )
 
 

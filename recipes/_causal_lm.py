@@ -418,6 +418,28 @@ class CausalLMModule(LightningModule):
         self.log("train_loss", loss, batch_size=len(batch["examples"]))
         return loss
 
+    def predict_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
+        """Return the last hidden state at the end of each example's prompt, (B, d).
+
+        It is what the first token of the answer is predicted from, so it does not depend on the
+        answer. The policy `agreement` compares candidates with the real sample by it.
+        """
+        states: dict[int, torch.Tensor] = {}
+        for row in batch["rows"]:
+            hidden = self.network(
+                input_ids=row["input_ids"],
+                position_ids=row["position_ids"],
+                attention_mask=_visible(row["segments"]),
+                logits_to_keep=1,
+                output_hidden_states=True,
+                use_cache=False,
+            ).hidden_states[-1][0]
+            owners, at = row["owners"].tolist(), row["predicted_at"].tolist()
+            # the first target of an example; later ones do not replace it
+            ends = dict(zip(reversed(owners), reversed(at), strict=True))
+            states |= {owner: hidden[position] for owner, position in ends.items()}
+        return torch.stack([states[i] for i in range(len(batch["examples"]))])
+
     def on_validation_epoch_start(self) -> None:
         """Clear the list of examples to which the model writes an answer."""
         self._asked = []

@@ -7,6 +7,7 @@ measured.
 
     python -m scripts.in_the_loop digits sentiment-small --replicates 5
     python -m scripts.in_the_loop --tasks PATH/TO/TASKS ag_news atis
+    python -m scripts.in_the_loop text2sql-small --starts chosen --policies odm agreement
 
 `digits` needs no data; `sentiment-small` needs SYNQUE_BENCHMARK_DATA; other names are folders of
 tasks in `--tasks` (or SYNQUE_TASKS_DATA), in the layout of `synque-select benchmark tasks`. With
@@ -19,7 +20,7 @@ import argparse
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -57,8 +58,33 @@ RECIPES = ("digits", "sentiment-small", "text2sql-small")
 FOLDERS = ("ag_news", "atis", "imdb")
 POLICIES = ("surrogate", "odm", "aioli", "agreement")
 STARTS: tuple[Literal["all", "chosen"], ...] = ("all", "chosen")
-_LEAST = 25  # examples of each candidate, of which a fifth can be held out
+_LEAST = 35  # examples of each candidate: about a fifth, and at least 5, are held out
+
+
+@dataclass(frozen=True)
+class _Short:
+    """How the experiment of a recipe that takes long is made shorter."""
+
+    options: tuple[str, ...]
+    every_n_steps: int
+    budget: float
+
+
+# half of the config's steps and examples, and no queries written, which the loss does not need; in
+# steps of 8 examples, a tenth of the time would not pay for one example of each candidate
+_SHORT = {
+    "text2sql-small": _Short(
+        (
+            "--task.init_args.fit.n_distinct=80",
+            "--task.init_args.fit.max_steps=10",
+            "--task.init_args.n_generated=0",
+        ),
+        every_n_steps=2,
+        budget=0.5,
+    )
+}
 _START_WORDS = {"all": "all", "chosen": "selected"}
+_START_IN_FULL = {"all": "the mixture of all", "chosen": "the selected mixture"}
 
 
 class FolderTask(SentimentTask):
@@ -109,7 +135,8 @@ def main() -> int:
     parser.add_argument("--tasks", type=Path, help=f"folder of tasks (default: ${TASKS_DATA})")
     parser.add_argument("--replicates", type=int, default=5, help="at least 5 for a verdict")
     parser.add_argument("--policies", nargs="+", default=list(POLICIES))
-    parser.add_argument("--budget", type=float, default=0.1, help="share for evaluation")
+    parser.add_argument("--starts", nargs="+", choices=STARTS, default=list(STARTS))
+    parser.add_argument("--budget", type=float, default=0.1, help="share of the training time")
     parser.add_argument("--root", type=Path, default=Path("runs/in-the-loop"))
     parser.add_argument("--page", type=Path, default=PAGE, help="page whose table is written")
     parser.add_argument("--write-only", action="store_true", help="train nothing")
@@ -121,7 +148,7 @@ def main() -> int:
         if task is None:
             print(f"{name}: skipped, its data is not given", file=sys.stderr)
             continue
-        for start in STARTS:
+        for start in given.starts:
             _run(name, task, start, given)
     write_between(given.page, "in-the-loop", text(_results(given.root)))
     return 0
@@ -146,7 +173,8 @@ def _recipe(name: str) -> BaseTask:
 
     parser = jsonargparse.ArgumentParser()
     experiment.arguments(parser)
-    config = parser.parse_args(["--config", str(packaged_config(name))])
+    options = _SHORT[name].options if name in _SHORT else ()
+    config = parser.parse_args(["--config", str(packaged_config(name)), *options])
     instantiate = getattr(parser, "instantiate", None) or parser.instantiate_classes
     task: BaseTask = instantiate(config).task
     return task
@@ -155,23 +183,25 @@ def _recipe(name: str) -> BaseTask:
 def _run(
     name: str, task: BaseTask, start: Literal["all", "chosen"], given: argparse.Namespace
 ) -> None:
-    n_candidates = len(task.candidates) if start == "all" else ExperimentOptions.top_k
-    policies = [
-        policy
-        for policy in given.policies
-        if task.n_distinct // n_candidates >= _LEAST or not get_policy(policy).needs_held_out
-    ]
+    short = _SHORT.get(name)
+    too_few = _has_too_few(start, len(task.candidates), task.n_distinct)
     options = ExperimentOptions(
         arms=["chosen", "all"],
-        policies=policies,
+        policies=[p for p in given.policies if not (too_few and get_policy(p).needs_held_out)],
         policy_start=start,
-        policy_budget=given.budget,
+        policy_budget=short.budget if short else given.budget,
+        every_n_steps=short.every_n_steps if short else None,
         replicates=given.replicates,
         single_replicates=1,
         run_dir=given.root / f"{name}-{start}",
         store=given.root / "records.sqlite",
     )
     run_experiment(task, options)
+
+
+def _has_too_few(start: str, n_candidates: int, n_distinct: int) -> bool:
+    """Return whether a candidate has too few examples to hold a fifth of them out."""
+    return n_distinct // (n_candidates if start == "all" else ExperimentOptions.top_k) < _LEAST
 
 
 def _file(root: Path, name: str, start: str) -> Path:
@@ -195,31 +225,54 @@ def rows_of(results: Mapping[tuple[str, str], ExperimentResult]) -> list[Row]:
         for name, pair in result.policy_comparisons.items():
             policy, _, against = name.removeprefix("policy:").rpartition("_vs_")
             rows.append(Row(task, start, policy, against, result, pair))
-    # every metric here is better if it is higher, and all rows are read together
-    assert all(row.result.metric.mode == "max" for row in rows)
-    pairs = holm_verdicts({str(i): row.pair for i, row in enumerate(rows)}, mode="max")
+    # all rows are read together; a loss is turned around for that, as lower is better
+    turned = {str(i): _turned(row.pair, row.result) for i, row in enumerate(rows)}
+    pairs = holm_verdicts(turned, mode="max")
     return [
-        Row(row.task, row.start, row.policy, row.against, row.result, pair)
+        replace(row, pair=replace(row.pair, p_holm=pair.p_holm, verdict=pair.verdict))
         for row, pair in zip(rows, pairs.values(), strict=True)
     ]
+
+
+def _turned(pair: PairedComparison, result: ExperimentResult) -> PairedComparison:
+    return pair if result.metric.mode == "max" else replace(pair, difference=-pair.difference)
 
 
 def text(results: Mapping[tuple[str, str], ExperimentResult]) -> str:
     """Return the sentences and the table of all finished experiments."""
     missing = [name for name in (*RECIPES, *FOLDERS) if not any(name == t for t, _ in results)]
-    missing += [
-        f"{policy} on {task} from the mixture of all (under {_LEAST} examples of each candidate)"
-        for (task, start), result in results.items()
-        for policy in POLICIES
-        if start == "all" and policy_arm(policy) not in result.arms
-    ]
-    not_measured = f"Not measured: {', '.join(missing)}.\n" if missing else ""
+    missing += [_unmeasured(*key, results.get(key)) for key in _expected(results)]
+    missing = [words for words in missing if words]
+    not_measured = f"Not measured: {'; '.join(missing)}.\n" if missing else ""
     if not results:
         return not_measured
     rows = rows_of(results)
     return "\n".join(
         [_summary(rows), "", *_budgets(results), not_measured, _table(rows).markdown()]
     )
+
+
+def _expected(results: Mapping[tuple[str, str], ExperimentResult]) -> list[tuple[str, str]]:
+    return [(task, start) for task in dict.fromkeys(t for t, _ in results) for start in STARTS]
+
+
+def _unmeasured(task: str, start: str, result: ExperimentResult | None) -> str:
+    """Name the policies without a result on a task from a start, with the reason."""
+    where = f"on {task} from {_START_IN_FULL[start]}"
+    if result is None:
+        return f"all policies {where} (not run)"
+    absent = [policy for policy in POLICIES if policy_arm(policy) not in result.arms]
+    budget, data = result.budget, result.data
+    assert budget is not None
+    assert data is not None
+    too_few = _has_too_few(start, data.n_candidates, budget.n_distinct)
+    reasons = {
+        policy: f"under {_LEAST} examples of each candidate"
+        if too_few and get_policy(policy).needs_held_out
+        else "not run"
+        for policy in absent
+    }
+    return "; ".join(f"{policy} {where} ({reason})" for policy, reason in reasons.items())
 
 
 def _summary(rows: Sequence[Row]) -> str:
@@ -255,8 +308,21 @@ def _budgets(results: Mapping[tuple[str, str], ExperimentResult]) -> list[str]:
             f"{counted(budget.max_steps, 'step')} of {budget.batch_size}, "
             f"{counted(data.n_test, 'test example')}, "
             f"{counted(result.replicates, 'replicate')}, {result.metric.name}"
+            f"{_changes(name, result)}"
         )
     return [*lines, ""]
+
+
+def _changes(name: str, result: ExperimentResult) -> str:
+    """Say what else differs from the other tasks."""
+    lower = ", a loss: lower is better" if result.metric.mode == "min" else ""
+    short = _SHORT.get(name)
+    if short is None:
+        return lower
+    return (
+        f"{lower}; policies are asked every {short.every_n_steps} steps, and evaluation may take "
+        f"{short.budget:.0%} of the training time"
+    )
 
 
 def _table(rows: Sequence[Row]) -> Table:

@@ -32,7 +32,7 @@ class AioliPolicy(ReselectionPolicy):
     its candidate the weight `focus`. The decreases of the losses under the known mixtures give the
     linear law A, in which entry (i, j) is how much training on candidate j lowers the loss on
     candidate i. Its entries are normalized to sum to 1, the weights p from before the round take a
-    step of exponentiated gradient, and the rest of `every_n_steps` is trained with the result:
+    step of exponentiated gradient, and `every_n_steps` steps are trained with the result:
 
     .. math:: p_j \leftarrow p_j \exp(\eta \sum_i A_{ij}) / \sum_k p_k \exp(\eta \sum_i A_{ik})
 

@@ -225,6 +225,26 @@ class TestPacking:
         for together, expected in zip(*results, strict=True):
             torch.testing.assert_close(together, expected, rtol=1e-4, atol=1e-5)
 
+    @pytest.mark.parametrize("kind", ["one schema", "one prompt", "nothing in common"])
+    def test_outputs_are_hidden_states_at_the_ends_of_prompts(self, kind: str, task: Text2SQLTask):
+        model = with_adapters(task).eval()
+        examples = [task.transform(task.test[i]) for i in range(5)]
+        if kind == "one prompt":
+            examples = [example._replace(prompt=examples[0].prompt) for example in examples]
+        elif kind == "nothing in common":
+            examples = [e._replace(prompt=(i + 2, *e.prompt)) for i, e in enumerate(examples)]
+        other_answers = [e._replace(answer=(5, *reversed(e.answer))) for e in examples]
+        with torch.no_grad():
+            expected = [
+                model.network(
+                    input_ids=torch.tensor([e.prompt]), output_hidden_states=True
+                ).hidden_states[-1][0, -1]
+                for e in examples
+            ]
+            for batch in (examples, other_answers):
+                outputs = model.predict_step(Packer(2048)(batch), 0)
+                torch.testing.assert_close(outputs, torch.stack(expected), rtol=1e-4, atol=1e-5)
+
     def test_the_loss_is_that_of_the_answer_alone(self, task: Text2SQLTask):
         model = with_adapters(task)
         example = task.transform(task.test[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -55,10 +56,29 @@ def test_the_text_counts_verdicts_and_names_what_is_missing():
     shown = text({("digits", "all"): BETTER, ("digits", "chosen"): BETTER})
     # the comparison of the start "chosen" with the mixture of all is not with its control
     assert "in 1 comparison on 1 task: a policy beats it in 1." in shown
-    assert "Not measured: sentiment-small, text2sql-small, ag_news, atis, imdb, surrogate" in shown
-    assert "aioli on digits from the mixture of all (under 25 examples" in shown
+    assert "Not measured: sentiment-small; text2sql-small; ag_news; atis; imdb; surrogate" in shown
+    assert "surrogate on digits from the mixture of all (under 35 examples" in shown
+    assert "aioli on digits from the selected mixture (not run)" in shown
     assert "| digits | selected | odm | all | 0.806 | 0.704 | +0.1020 |" in shown
     assert "`digits`: 4 candidates, 100 distinct examples, 80 steps of 16" in shown
+
+
+def test_a_start_that_was_not_run_is_named():
+    shown = text({("digits", "chosen"): BETTER})
+    assert "all policies on digits from the mixture of all (not run)" in shown
+
+
+def test_a_lower_loss_is_better():
+    loss = replace(BETTER, metric=Metric("test_loss", "min"))
+    results = {("text2sql-small", "all"): loss, ("digits", "all"): BETTER}
+    shown = text(results)
+    assert {row.task: row.pair.verdict for row in rows_of(results)} == {
+        "text2sql-small": "is beaten by",
+        "digits": "beats",
+    }
+    assert "a policy beats it in 1, a policy is beaten by it in 1." in shown
+    assert "| text2sql-small | all | odm | all | 0.806 | 0.704 | +0.1020 |" in shown
+    assert "test_loss, a loss: lower is better; policies are asked every 2 steps, and" in shown
 
 
 def test_nothing_measured_is_said():
