@@ -431,7 +431,7 @@ class BaseReselectionCallback(CheckedCallback[TrainerT, ModuleT]):
         return Proposal(weights, proposal.hold)
 
     def _training_s(self, run: _Run) -> float:
-        """Return the seconds of training so far, without those of asking."""
+        """Return the seconds since the run began, with those of asking."""
         if not self._is_training:
             return run.training_s
         return run.training_s + time.monotonic() - self._resumed_at
