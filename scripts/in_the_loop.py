@@ -50,7 +50,7 @@ from synque_select.report.formats import (
 )
 from synque_select.report.table import Column, Table
 from synque_select.reselection import get_policy
-from synque_select.utils.wording import counted
+from synque_select.utils.wording import counted, percent
 
 PAGE = ROOT / "docs" / "in-the-loop.md"
 TASKS_DATA = "SYNQUE_TASKS_DATA"
@@ -321,7 +321,7 @@ def _changes(name: str, result: ExperimentResult) -> str:
         return lower
     return (
         f"{lower}; policies are asked every {short.every_n_steps} steps, and evaluation may take "
-        f"{short.budget:.0%} of the training time"
+        f"{percent(short.budget)} of the training time"
     )
 
 
