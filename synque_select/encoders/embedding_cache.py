@@ -495,7 +495,7 @@ class _Store:
         absent = self._absent(digests)
         if len(absent) and fetch_rows(self.folder, digests[absent]):
             with self._errors():
-                self._index.refresh()
+                self._index.refresh(at_once=True)
             absent = self._absent(digests)
         _, first = np.unique(_whole_digests(digests[absent]), return_index=True)
         return absent[np.sort(first)]
@@ -518,6 +518,9 @@ class _Store:
         with self._errors():
             self._index.refresh()
             number, row, paths = self._index.find(digests)
+            if (number < 0).any():  # others may have just written them
+                self._index.refresh(at_once=True)
+                number, row, paths = self._index.find(digests)
             if (number < 0).any():
                 return
             shards = {int(i): self._open(paths[i]) for i in np.unique(number)}
@@ -560,6 +563,7 @@ class _Store:
             return folder / name
 
         place = write_in_cache(self.folder, written)
+        self._index.add(place)
         publish(place)
         return place
 

@@ -12,9 +12,10 @@ import json
 import mmap
 import os
 import threading
+import time
 import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -42,6 +43,9 @@ __all__ = [
 SUFFIX = ".safetensors"
 _FORMAT = "synque-embeddings-1"
 _ALIGN = 64  # bytes; rows start at a multiple, so that mapped arrays are aligned
+# a folder with more files than this is listed once per second at most
+_MANY_FILES = 256
+_LISTING_S = 1.0
 
 
 class ShardError(ValueError):
@@ -279,6 +283,10 @@ class ShardIndex:
 
     Runs of sorted keys are merged if they are of similar length, so that adding m shards of n rows
     costs O(mn log(mn)) in total and a lookup searches O(log m) runs.
+
+    Files of other processes are found by listing the folders. Were a folder listed for each of the
+    K candidates whose files it holds, that would be K² names, so that above 256 files the last
+    listing counts for a second. What this process writes it adds itself.
     """
 
     def __init__(self, *folders: Path) -> None:
@@ -290,16 +298,33 @@ class ShardIndex:
         self._dims: dict[str, int] = {}  # file name to length of its rows
         self._dead = np.zeros(0, dtype=np.bool_)
         self._runs: list[_Run] = []
+        self._listed_at = -_LISTING_S  # by the clock of `_now`
 
-    def refresh(self) -> None:
-        """Add new files and drop deleted ones."""
+    def refresh(self, *, at_once: bool = False) -> None:
+        """Add new files and drop deleted ones.
+
+        Args:
+            at_once: Whether to list a folder of many files although it was just listed.
+        """
         with self._lock:
-            files = (path for folder in self._folders for path in folder.glob(f"*{SUFFIX}"))
-            paths = {path.name: path for path in files if path not in self._unusable}
-            for name in self._numbers.keys() - paths.keys():
+            is_new = len(self._numbers) > _MANY_FILES and _now() < self._listed_at + _LISTING_S
+            if is_new and not at_once:
+                return
+            self._listed_at = _now()
+            places = {name: folder for folder in self._folders for name in _listed(folder)}
+            for path in self._unusable:
+                if places.get(path.name) == path.parent:
+                    del places[path.name]
+            for name in self._numbers.keys() - places.keys():
                 self._drop(name)
-            for name in sorted(paths.keys() - self._numbers.keys()):
-                self._add(paths[name])
+            for name in sorted(places.keys() - self._numbers.keys()):
+                self._add(places[name] / name)
+
+    def add(self, path: Path) -> None:
+        """Add a file that this process has written."""
+        with self._lock:
+            if path.name not in self._numbers:
+                self._add(path)
 
     def _add(self, path: Path) -> None:
         try:
@@ -381,6 +406,18 @@ class ShardIndex:
             # equal keys are adjacent: a live entry may follow a dead one
             here, at = _where(dead, here, at)
             at = at + 1
+
+
+def _now() -> float:
+    return time.monotonic()
+
+
+def _listed(folder: Path) -> list[str]:
+    """Return the names of the shards in a folder; none if there is no such folder."""
+    names: list[str] = []
+    with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+        names = os.listdir(folder)
+    return [name for name in names if name.endswith(SUFFIX)]
 
 
 def _where(

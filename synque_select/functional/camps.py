@@ -13,6 +13,7 @@ from synque_select.functional.label_consistency import Predictions
 __all__ = [
     "Contradiction",
     "class_readings",
+    "judges_of",
     "renamed_class",
     "split_by_agreement",
     "systematic_contradictions",
@@ -67,15 +68,17 @@ def class_readings(
         classes: (C,) int64, the classes to look at, ascending; None for all.
 
     Returns:
-        (K, K, C, C) float64: [a, b, c, d] is the share of b's examples labeled c for which the
-        heads of a predict d. NaN if a = b, if b has no example of c, or if no head of a knows c.
+        (J, K, C, C) float64: [j, b, c, d] is the share of b's examples labeled c for which the
+        heads of candidate a predict d, the j-th that has heads: `judges_of(predictions)[j]`. NaN if
+        a = b, if b has no example of c, or if no head of a knows c.
     """
-    n_candidates, n_all = len(labels), predictions.known.shape[1]
+    n_all = predictions.known.shape[1]
     classes = np.arange(n_all) if classes is None else classes
-    owners, known = predictions.owners, predictions.known[:, classes]
-    readings = np.full((n_candidates, n_candidates, len(classes), len(classes)), np.nan)
+    judges, owners = np.unique(predictions.owners, return_inverse=True)
+    known = predictions.known[:, classes]
+    readings = np.full((len(judges), len(labels), len(classes), len(classes)), np.nan)
     # a head that has never seen a class cannot read it differently
-    n_able = _by_owner(known, owners, n_candidates)
+    n_able = _by_owner(known, owners, len(judges))
     starts = n_all * np.arange(len(owners))[:, None]
     for b, y in enumerate(labels):
         for c, label in enumerate(classes.tolist()):
@@ -84,52 +87,69 @@ def class_readings(
                 continue
             places = (predictions.classes[b][:, rows] + starts).ravel()
             counts = np.bincount(places, minlength=n_all * len(owners)).reshape(-1, n_all)
-            sums = _by_owner(counts[:, classes] * known[:, c, None], owners, n_candidates)
+            sums = _by_owner(counts[:, classes] * known[:, c, None], owners, len(judges))
             total = n_able[:, c, None] * len(rows)
             shares = np.full_like(sums, np.nan)
             readings[:, b, c] = np.divide(sums, total, out=shares, where=total > 0)
-        readings[b, b] = np.nan
+        readings[judges == b, b] = np.nan
     return readings
 
 
+def judges_of(predictions: Predictions) -> NDArray[np.int64]:
+    """Return the candidates that have heads, (J,) int64, ascending."""
+    return np.unique(predictions.owners)
+
+
 def _by_owner(
-    values: NDArray[np.generic], owners: NDArray[np.int64], n_candidates: int
+    values: NDArray[np.generic], owners: NDArray[np.int64], n_judges: int
 ) -> NDArray[np.float64]:
-    """Return the sums over the heads of each candidate, (K, C), of (H, C) values."""
-    sums = np.zeros((n_candidates, values.shape[1]))
+    """Return the sums over the heads of each judge, (J, C), of (H, C) values."""
+    sums = np.zeros((n_judges, values.shape[1]))
     np.add.at(sums, owners, values)
     return sums
 
 
-def split_by_agreement(readings: NDArray[np.float64]) -> NDArray[np.bool_]:
+def split_by_agreement(
+    readings: NDArray[np.float64], judges: NDArray[np.int64] | None = None
+) -> NDArray[np.bool_]:
     """Split the candidates in two by how well they predict each other's labels.
 
     The sign of the leading eigenvector of the double-centered matrix of pairwise agreement, the
-    mean over the classes of the share of labels that are predicted.
+    mean over the classes of the share of labels that are predicted. If only some candidates judge,
+    it is that of their agreement with each other, and each of the others belongs to the part whose
+    heads predict its labels better than is usual for them (Nyström's extension).
 
     Args:
         readings: What `class_readings` returned.
+        judges: (J,) int64 the candidates that judge, ascending, at least 2; None for all.
 
     Returns:
         (K,) bool, the camp of each candidate.
 
     Source:
-        Newman 2006, PNAS 103 (splitting a network by the leading eigenvector).
+        Newman 2006, PNAS 103 (splitting a network by the leading eigenvector); Williams and Seeger
+        2001 (extending an eigenvector to other rows).
     """
-    right = np.einsum("abcc->abc", readings)
-    agreement = _mean_of_known(right, axis=2)
-    agreement = _mean_of_known(np.stack([agreement, agreement.T]), axis=0)
-    n = len(agreement)
+    agreement = _mean_of_known(np.einsum("abcc->abc", readings), axis=2)
+    judges = np.arange(len(agreement)) if judges is None else judges
+    among = agreement[:, judges]
+    among = _mean_of_known(np.stack([among, among.T]), axis=0)
+    n = len(among)
     off = ~np.eye(n, dtype=bool)
     # candidates without a common class neither agree nor contradict each other
-    average = _mean_of_known(agreement[off], axis=0)
-    agreement = np.where(np.isfinite(agreement), agreement, average)
+    average = _mean_of_known(among[off], axis=0)
+    among = np.where(np.isfinite(among), among, average)
     # a candidate's agreement with itself is not known: the mean of its row leaves it neutral
-    np.fill_diagonal(agreement, (agreement * off).sum(axis=1) / (n - 1))
+    np.fill_diagonal(among, (among * off).sum(axis=1) / (n - 1))
     # how good a candidate is on the whole must not decide, only whom it agrees with
-    rows = agreement.mean(axis=0)
-    centered = agreement - rows - rows[:, None] + agreement.mean()
-    camp: NDArray[np.bool_] = np.linalg.eigh(centered)[1][:, -1] > 0
+    rows = among.mean(axis=0)
+    centered = among - rows - rows[:, None] + among.mean()
+    leading = np.linalg.eigh(centered)[1][:, -1]
+    # a judge without a common class says nothing
+    deviation = np.nan_to_num(agreement - rows[:, None])
+    deviation -= deviation.mean(axis=0)
+    camp: NDArray[np.bool_] = leading @ deviation > 0
+    camp[judges] = leading > 0
     return camp
 
 
@@ -143,7 +163,9 @@ def _mean_of_known(values: NDArray[np.float64], *, axis: int) -> NDArray[np.floa
 
 
 def systematic_contradictions(
-    readings: NDArray[np.float64], camp: NDArray[np.bool_]
+    readings: NDArray[np.float64],
+    camp: NDArray[np.bool_],
+    judges: NDArray[np.int64] | None = None,
 ) -> list[Contradiction]:
     """Find the classes of one camp that the other camp reads as another class.
 
@@ -164,19 +186,22 @@ def systematic_contradictions(
     Args:
         readings: What `class_readings` returned.
         camp: (K,) bool, the camp of each candidate.
+        judges: (J,) int64 the candidates that judge, ascending; None for all.
 
     Returns:
-        The contradictions, the largest share first; empty if a camp has fewer than 2 candidates.
+        The contradictions, the largest share first; empty if a camp has fewer than 2 candidates
+        that judge.
     """
-    if not all(_is_skilled(readings, part) for part in (camp, ~camp)):
+    judges = np.arange(len(camp)) if judges is None else judges
+    if not all(_is_skilled(readings, part, judges) for part in (camp, ~camp)):
         return []
     contradictions = []
     for readers in (0, 1):
-        a, b = np.flatnonzero(camp == bool(readers)), np.flatnonzero(camp != bool(readers))
-        if min(len(a), len(b)) < _MIN_CAMP:
+        parts = _Parts.of(readings, camp == bool(readers), judges)
+        if parts is None:
             return []
         for c in range(readings.shape[2]):
-            one = _contradiction(readings, a, b, c)
+            one = _contradiction(parts, c)
             if one is not None:
                 contradictions.append(replace(one, readers=readers))
     known = {(one.readers, one.label, one.read_as) for one in contradictions}
@@ -185,7 +210,9 @@ def systematic_contradictions(
 
 
 def renamed_class(
-    readings: NDArray[np.float64], counts: NDArray[np.int64]
+    readings: NDArray[np.float64],
+    counts: NDArray[np.int64],
+    judges: NDArray[np.int64] | None = None,
 ) -> tuple[NDArray[np.bool_], Contradiction] | None:
     """Find a class that some candidates have, and that the others give the name of another class.
 
@@ -197,25 +224,27 @@ def renamed_class(
     Args:
         readings: What `class_readings` returned.
         counts: (K, C) int64, number of examples of each class in each candidate.
+        judges: (J,) int64 the candidates that judge, ascending; None for all.
 
     Returns:
         (K,) bool, the candidates that have the class; and the contradiction, the one with the
         largest share. None without.
     """
     renamed = []
+    judges = np.arange(len(counts)) if judges is None else judges
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     for c in np.flatnonzero((counts > 0).sum(axis=0) >= _MIN_CAMP).tolist():
         has = shares[:, c] >= _HARDLY * np.median(shares[shares[:, c] > 0, c])
-        a, b = np.flatnonzero(has), np.flatnonzero(~has)
-        if min(len(a), len(b)) < _MIN_CAMP:
+        parts = _Parts.of(readings, has, judges)
+        if parts is None:
             continue
-        if not all(_is_skilled(readings, part) for part in (has, ~has)):
+        if not all(_is_skilled(readings, part, judges) for part in (has, ~has)):
             continue
-        across = _medians(readings[np.ix_(a, b)])[:, c]
-        own = _medians(readings[np.ix_(a, a)])[:, c]
+        across = _medians(parts.across)[:, c]
+        own = _medians(parts.coherence)[:, c]
         more = np.nan_to_num(across - own, nan=-1.0)
         d = int(np.argmax(np.where(np.arange(len(more)) == c, -1.0, more)))
-        support = _medians(readings[np.ix_(b, b)])[d, d]
+        support = _medians(parts.others)[d, d]
         if more[d] > _JOINED and min(own[c], support) > _MAJORITY:
             one = Contradiction(1, d, c, float(across[d]), float(support), is_renamed=True)
             renamed.append((has, one))
@@ -231,9 +260,11 @@ def _medians(readings: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.where(known, medians, np.nan)
 
 
-def _is_skilled(readings: NDArray[np.float64], part: NDArray[np.bool_]) -> bool:
+def _is_skilled(
+    readings: NDArray[np.float64], part: NDArray[np.bool_], judges: NDArray[np.int64]
+) -> bool:
     """Return whether the heads of these candidates predict each other's labels beyond chance."""
-    right = np.einsum("abcc->abc", readings)[np.ix_(part, part)]
+    right = np.einsum("abcc->abc", readings)[np.ix_(part[judges], part)]
     skill = _mean_of_known(right, axis=2)
     chance = 1 / readings.shape[2]
     # one candidate alone has no pairs
@@ -242,17 +273,38 @@ def _is_skilled(readings: NDArray[np.float64], part: NDArray[np.bool_]) -> bool:
     return bool(np.nanmedian(skill) >= chance + _MIN_SKILL * (1 - chance))
 
 
-def _contradiction(
-    readings: NDArray[np.float64], a: NDArray[np.int64], b: NDArray[np.int64], c: int
-) -> Contradiction | None:
-    """Return what the heads of the candidates a read class c of the candidates b as, if another."""
-    across = readings[np.ix_(a, b)]
+@dataclass(frozen=True)
+class _Parts:
+    """What the heads of the readers say of the others, and each of the two of itself."""
+
+    across: NDArray[np.float64]
+    coherence: NDArray[np.float64]
+    others: NDArray[np.float64]
+
+    @classmethod
+    def of(
+        cls, readings: NDArray[np.float64], is_reader: NDArray[np.bool_], judges: NDArray[np.int64]
+    ) -> _Parts | None:
+        """Return the readings of two parts of the candidates; None if too few of one judge."""
+        a, b = is_reader, ~is_reader
+        if min(a[judges].sum(), b[judges].sum()) < _MIN_CAMP:
+            return None
+        return cls(
+            readings[np.ix_(a[judges], b)],
+            readings[np.ix_(a[judges], a)],
+            readings[np.ix_(b[judges], b)],
+        )
+
+
+def _contradiction(parts: _Parts, c: int) -> Contradiction | None:
+    """Return what the readers read class c of the others as, if another."""
+    across = parts.across
     read = _mean_of_known(across[:, :, c].reshape(-1, across.shape[2]), axis=0)
     d = int(np.argmax(np.where(np.arange(len(read)) == c, -1.0, np.nan_to_num(read))))
     shares = {
         "share": across[:, :, c, d],
-        "own_support": readings[np.ix_(b, b)][..., c, c],
-        "coherence": readings[np.ix_(a, a)][..., d, d],
+        "own_support": parts.others[..., c, c],
+        "coherence": parts.coherence[..., d, d],
         "agreed": across[:, :, d, d],
     }
     if not all(np.isfinite(part).any() for part in shares.values()):

@@ -14,6 +14,7 @@ from synque_select.data.views import View
 from synque_select.functional.camps import (
     Contradiction,
     class_readings,
+    judges_of,
     renamed_class,
     split_by_agreement,
     systematic_contradictions,
@@ -148,7 +149,8 @@ def find_camps(
     a part of its examples only is not found either.
 
     Args:
-        predictions: What the heads of the candidates predict for each other's examples.
+        predictions: What the heads of the candidates, or of some of them, predict for each other's
+            examples.
         labels: K arrays (N_k,) int64, the class of each example.
         names: The K names.
         classes: The C classes.
@@ -157,23 +159,24 @@ def find_camps(
             each other.
 
     Returns:
-        The camps; None if there are none, or fewer than 4 candidates.
+        The camps; None if there are none, or fewer than 4 candidates that judge.
     """
-    if len(names) < _MIN_CANDIDATES:
+    judges = judges_of(predictions)
+    if len(judges) < _MIN_CANDIDATES:
         return None
     counts = np.stack([np.bincount(y, minlength=len(classes)) for y in labels])
-    looked_at = _most_frequent(counts)
+    looked_at = _most_frequent(counts, len(judges))
     readings = class_readings(predictions, labels, looked_at)
     if contents is not None:
         known: dict[object, int] = {}
         numbers = np.array([known.setdefault(one, len(known)) for one in contents])
-        readings[numbers[:, None] == numbers] = np.nan
+        readings[numbers[judges][:, None] == numbers] = np.nan
     if not np.isfinite(readings).any():  # no candidate judges another
         return None
-    camp = split_by_agreement(readings)
-    contradictions = systematic_contradictions(readings, camp)
+    camp = split_by_agreement(readings, judges)
+    contradictions = systematic_contradictions(readings, camp, judges)
     if not contradictions:
-        renamed = renamed_class(readings, counts[:, looked_at])
+        renamed = renamed_class(readings, counts[:, looked_at], judges)
         if renamed is None:
             return None
         camp, contradictions = renamed[0], [renamed[1]]
@@ -191,14 +194,15 @@ def find_camps(
     )
 
 
-def _most_frequent(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+def _most_frequent(counts: NDArray[np.int64], n_judges: int) -> NDArray[np.int64]:
     """Return the classes to compare, ascending: all, or as many as memory allows for K candidates.
 
     Args:
         counts: (K, C) number of examples of each class in each candidate.
+        n_judges: Number of candidates that judge.
     """
     n_candidates, n_classes = counts.shape
-    most = max(2, math.isqrt(_MOST_READINGS // n_candidates**2))
+    most = max(2, math.isqrt(_MOST_READINGS // (n_judges * n_candidates)))
     if n_classes <= most:
         return np.arange(n_classes)
     return np.sort(np.argsort(-counts.sum(axis=0), kind="stable")[:most])

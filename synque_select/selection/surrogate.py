@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -168,7 +169,7 @@ def _numbers_per_candidate(families: Sequence[str], size: int) -> list[int]:
             f"a surrogate validation set: found {what}; each candidate is measured on the "
             "examples of other families, so at least two are needed"
         )
-    members = {name: sum(other == name for other in families) for name in names}
+    members = Counter(families)
     return [math.ceil(size / len(names) / members[name]) for name in families]
 
 

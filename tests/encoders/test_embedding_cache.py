@@ -20,7 +20,7 @@ from safetensors.numpy import load_file
 
 from synque_select.data.candidate import Candidate
 from synque_select.data.views import digest
-from synque_select.encoders import BaseEncoder, embed
+from synque_select.encoders import BaseEncoder, embed, shards
 from synque_select.encoders import embedding_cache as cache
 from synque_select.encoders.shards import ShardError, ShardIndex, open_shard, write_shard
 from synque_select.errors import ConfigError, DataError, EncoderError
@@ -502,6 +502,43 @@ def test_the_index_finds_what_a_dictionary_finds(tmp_path, seed):
             if i >= 0:
                 assert np.array_equal(open_shard(paths[i]).digests[j], digest_)
                 assert np.array_equal(open_shard(paths[i]).rows[j], digest_[:3])
+
+
+def test_a_folder_of_many_files_is_not_listed_for_each_candidate(tmp_path, monkeypatch):
+    monkeypatch.setattr(shards, "_MANY_FILES", 8)
+    monkeypatch.setattr(shards, "_now", lambda: 0.0)
+    listed = []
+    listing = shards._listed
+    monkeypatch.setattr(shards, "_listed", lambda folder: listed.append(folder) or listing(folder))
+    encoder = Counting()
+    for k in range(40):  # each has views of the one before
+        words = texts(3 * k, 3 * k + 5)
+        embedded = embed(encoder, Candidate(f"c{k}", words), cache_dir=tmp_path)
+        assert torch.equal(embedded.embeddings, rows_of(words))
+    assert len(files(tmp_path)) == 40
+    assert encoder.seen == texts(0, 122)
+    # two folders, twice for each candidate until there are many files
+    assert len(listed) < 2 * 2 * 12
+
+
+def test_what_others_write_to_a_folder_of_many_files_is_found_a_second_later(tmp_path, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(shards, "_MANY_FILES", 2)
+    monkeypatch.setattr(shards, "_now", lambda: now[0])
+    digests, rows = _digests(np.random.default_rng(0), 5), np.ones((1, 2), np.float32)
+    index = ShardIndex(tmp_path)
+    for i in range(4):
+        write_shard(tmp_path / f"{i}.safetensors", digests[i : i + 1], [rows], 2)
+    index.refresh()
+    write_shard(tmp_path / "4.safetensors", digests[4:], [rows], 2)
+    index.refresh()
+    assert (index.find(digests)[0] < 0).tolist() == [False] * 4 + [True]
+    now[0] = 1.0
+    index.refresh()
+    assert (index.find(digests)[0] >= 0).all()
+    (tmp_path / "0.safetensors").unlink()
+    index.refresh(at_once=True)
+    assert (index.find(digests)[0] < 0).tolist() == [True] + [False] * 4
 
 
 def test_a_writer_that_fails_leaves_nothing(tmp_path):

@@ -11,7 +11,12 @@ from PIL import Image
 
 from synque_select.data.sources import load_candidates
 from synque_select.encoders import embed, get_encoder
-from synque_select.functional.camps import class_readings, systematic_contradictions
+from synque_select.functional.camps import (
+    class_readings,
+    judges_of,
+    split_by_agreement,
+    systematic_contradictions,
+)
 from synque_select.functional.label_consistency import Predictions
 from synque_select.selection.camps import find_camps
 from synque_select.selection.label_filter import LabelJudges
@@ -185,6 +190,51 @@ def test_random_labels_are_no_camp_for_the_others_to_read_differently():
     readings[3:, 3:, 1] = [0.9, 0.1]  # the others call nearly everything class 0
     readings[range(7), range(7)] = np.nan
     assert systematic_contradictions(readings, part) == []
+
+
+def judged_by(predictions: Predictions, judges: np.ndarray) -> Predictions:
+    """What some candidates' heads predict."""
+    classes = tuple(part[judges] for part in predictions.classes)
+    return Predictions(classes, predictions.owners[judges], predictions.known[judges])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_part_of_the_candidates_finds_the_camps_of_all(seed: int):
+    rng = np.random.default_rng(seed)
+    is_swapped = rng.random(60) < 0.3
+    predictions, labels = heads_of([SWAP if one else np.arange(3) for one in is_swapped], noise=0.4)
+    judges = np.sort(rng.choice(60, 20, replace=False))
+    few = judged_by(predictions, judges)
+    readings = class_readings(predictions, labels)
+    assert judges_of(few).tolist() == judges.tolist()
+    assert np.array_equal(class_readings(few, labels), readings[judges], equal_nan=True)
+    camp = split_by_agreement(readings[judges], judges)
+    assert np.array_equal(camp, is_swapped) or np.array_equal(camp, ~is_swapped)
+
+    names = [f"c{i}" for i in range(60)]
+    by_all = find_camps(predictions, labels, names=names, classes=CLASSES)
+    by_few = find_camps(few, labels, names=names, classes=CLASSES)
+    assert {*by_all.names} == {*by_few.names}
+    pairs = [{(o.label, o.read_as) for o in c.contradictions} for c in (by_all, by_few)]
+    assert pairs == [{(0, 1), (1, 0)}] * 2
+
+
+def test_a_part_of_the_candidates_finds_a_renamed_class():
+    renamed = np.array([0, 0, 2])
+    predictions, labels = heads_of([renamed if i % 3 else np.arange(3) for i in range(30)])
+    few = judged_by(predictions, np.arange(0, 30, 2))
+    names = [f"c{i}" for i in range(30)]
+    by_all, by_few = (
+        find_camps(each, labels, names=names, classes=CLASSES) for each in (predictions, few)
+    )
+    assert by_all.contradictions[0].is_renamed
+    assert by_all.names == by_few.names
+
+
+def test_a_camp_of_which_one_candidate_judges_is_not_found():
+    predictions, labels = heads_of([SWAP] * 6 + [np.arange(3)] * 6)
+    few = judged_by(predictions, np.arange(5, 12))
+    assert find_camps(few, labels, names="abcdefghijkl", classes=CLASSES) is None
 
 
 def test_copies_of_each_other_do_not_vouch_for_each_other():

@@ -13,10 +13,12 @@ from synque_select.data.label_sets import NO_LABEL
 from synque_select.errors import ConfigError
 from synque_select.proxies.base import ProxyInput, ProxyScores
 from synque_select.proxies.domain import PAD
+from synque_select.selection import label_filter
 from synque_select.selection.example_scores import with_example_scores
 from synque_select.selection.label_filter import (
     LabelFilter,
     LabelJudges,
+    camps_of,
     check_filter_data,
     check_label_filter,
     filter_labels,
@@ -305,6 +307,35 @@ def scored(data: Data) -> tuple[list[Candidate], Scoring]:
         (), {},
     )  # fmt: skip
     return candidates, scoring
+
+
+def test_of_many_candidates_a_part_judges_and_the_camps_are_looked_for_once(monkeypatch):
+    monkeypatch.setattr(label_filter, "_MAX_PREDICTIONS", 1000)
+    monkeypatch.setattr(label_filter, "_MAX_CAMP_JUDGES", 8)
+    monkeypatch.setattr(label_filter, "_MAX_JUDGES", 8)
+    n_predicted = []
+    predict = label_filter.predict_labels
+
+    def counted(heads, features):
+        n_predicted.append(len(heads) * sum(map(len, features)))
+        return predict(heads, features)
+
+    monkeypatch.setattr(label_filter, "predict_labels", counted)
+    for n in (20, 40):
+        data = Data(n)
+        data.swap(data.names[: n // 2])
+        candidates, scoring = scored(data)
+        ranking = ranking_from(scoring)
+        n_predicted.clear()
+        camps = camps_of(candidates, scoring)
+        assert {*camps.names} == {data.names[: n // 2], data.names[n // 2 :]}
+        # 16 examples of each, by 8 heads
+        assert n_predicted == [8 * 16 * n]
+        assert camps_of(candidates, scoring) is camps
+        result = filter_selected(candidates, scoring, ranking, "auto")
+        assert not result.record.is_open
+        assert len(n_predicted) == 2
+        assert n_predicted[1] <= 8 * N * n
 
 
 def test_example_scores_by_label_consistency():
