@@ -413,7 +413,7 @@ def _now() -> float:
 
 
 def _listed(folder: Path) -> list[str]:
-    """Return the names of the shards in a folder; none if there is no such folder."""
+    """Return the names of the shards in a folder; an empty list if the folder is missing."""
     names: list[str] = []
     with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
         names = os.listdir(folder)
