@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from dataclasses import dataclass, field
@@ -223,6 +224,8 @@ class BaseReselectionCallback(CheckedCallback[TrainerT, ModuleT]):
         if is_new:
             self._run = self._new_run(trainer)
             self._run_dir, self._has_warned = None, False
+            if trainer.global_step == 0:  # else those of the checkpoint stay
+                require_datamodule(trainer).forget_changes()
         if is_new or self._is_restored:
             mixture = _start_weights(require_datamodule(trainer))
             self.policy.start(tuple(mixture), mixture, self._seed)
@@ -400,7 +403,7 @@ class BaseReselectionCallback(CheckedCallback[TrainerT, ModuleT]):
         draws = datamodule.trained_draws - since
         return ReselectionContext(
             step=trainer.global_step,
-            max_steps=trainer.max_steps if trainer.max_steps > 0 else None,
+            max_steps=_planned_steps(trainer),
             every_n_steps=self._every_n_steps,
             names=tuple(weights),
             weights=weights,
@@ -507,6 +510,12 @@ def reselection_of(trainer: AnyTrainer) -> AnyReselectionCallback | None:
 def _selection(trainer: AnyTrainer) -> BaseSelectionCallback[Any, Any] | None:
     callbacks = (c for c in callbacks_of(trainer) if isinstance(c, BaseSelectionCallback))
     return next(callbacks, None)
+
+
+def _planned_steps(trainer: AnyTrainer) -> int | None:
+    """Return the number of optimizer steps of the whole training; None if nothing limits them."""
+    planned = trainer.estimated_stepping_batches
+    return int(planned) if math.isfinite(planned) and planned > 0 else None
 
 
 def _start_weights(datamodule: AnySynqueDataModule) -> dict[str, float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -14,6 +13,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from torchmetrics import Metric
 
 from synque_select.errors import LightningError
+from synque_select.training.lightning_compat import takes_batch_number
 from synque_select.types.influence import GradientKind
 
 if TYPE_CHECKING:
@@ -32,8 +32,7 @@ class _Loss(nn.Module):
     def __init__(self, module: AnyModule) -> None:
         super().__init__()
         self.module = module
-        step = module.training_step
-        self._takes_index = len(inspect.signature(step).parameters) > 1
+        self._takes_index = takes_batch_number(module, "training_step")
 
     def forward(self, batch: object) -> Tensor:
         step: Callable[..., object] = self.module.training_step

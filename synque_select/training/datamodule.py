@@ -554,6 +554,11 @@ class BaseSynqueDataModule(Generic[TrainerT, DataModuleT]):
             trained=self.trained_draws,
         )
 
+    def forget_changes(self) -> None:
+        """Forget the changes of an earlier training; for callbacks, when another one begins."""
+        if self._changing is not None:
+            self._changing.table.restore([])
+
     @property
     def trained_draws(self) -> int:
         """Number of draws, over all ranks, that this training has been trained on."""

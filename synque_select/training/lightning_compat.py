@@ -8,9 +8,12 @@ package when it is imported, and takes classes from the package that an object c
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Callable
 from types import ModuleType
-from typing import TYPE_CHECKING, Literal, TypeGuard, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeGuard, TypeVar
+
+import torch
 
 from synque_select.errors import LightningError
 
@@ -48,6 +51,7 @@ __all__ = [
     "is_overridden",
     "lightning_module_of",
     "package_of",
+    "takes_batch_number",
     "trainer_class",
     "trainer_class_in",
 ]
@@ -58,6 +62,7 @@ TrainerT = TypeVar("TrainerT", bound="AnyTrainer")
 ModuleT = TypeVar("ModuleT", bound="AnyModule")
 DataModuleT = TypeVar("DataModuleT", bound="AnyDataModule")
 
+_BY_PLACE = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _PACKAGES: dict[str, LightningPackage] = {
     "pytorch_lightning": "pytorch_lightning",
     "lightning_fabric": "pytorch_lightning",  # bases of its loggers and strategies
@@ -173,6 +178,22 @@ def is_overridden(name: str, part: object) -> bool:
     ask: Callable[[str, object], bool]
     ask = lightning_module_of(part, "utilities.model_helpers").is_overridden
     return ask(name, part)
+
+
+def takes_batch_number(module: AnyModule, name: str) -> bool:
+    """Return whether a method of a module takes the number of a batch beside the batch.
+
+    For a step, such as `training_step`, this is what Lightning decides. Any other method is called
+    without it, unless it needs a second argument or has one of the name `batch_idx`.
+    """
+    method: Any = getattr(module, name)
+    if name.endswith("_step"):
+        utilities = lightning_module_of(module, "utilities.signature_utils")
+        return bool(utilities.is_param_in_hook_signature(method, "batch_idx", min_args=2))
+    call = method.forward if isinstance(method, torch.nn.Module) else method
+    parameters = list(inspect.signature(call).parameters.values())
+    needed = [part for part in parameters if part.default is part.empty and part.kind in _BY_PLACE]
+    return len(needed) > 1 or any(part.name == "batch_idx" for part in parameters)
 
 
 def callbacks_of(trainer: AnyTrainer) -> list[AnyCallback]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from functools import cached_property
@@ -20,6 +21,7 @@ from synque_select.training.lightning_compat import (
     flattened_loaders,
     is_overridden,
     lightning_module_of,
+    takes_batch_number,
 )
 from synque_select.training.mixture_loader import MixtureDataset, MixtureLoader, training_example
 from synque_select.training.module_state import unchanged_module
@@ -185,12 +187,16 @@ class TrainingEvaluation:
             )
 
     def _mean_loss(self, examples: Callable[[], Iterator[object]]) -> float:
-        """Return the mean of the losses of batches, weighted by their numbers of examples."""
+        """Return the mean of the losses of batches, weighted by their numbers of examples.
+
+        A batch for which `training_step` returns None has no loss, as in training; NaN if none has.
+        """
         total, n_all = 0.0, 0
         for n, result in self._results(examples, "training_step"):
-            total += n * _loss_of(result, self._module)
-            n_all += n
-        return total / n_all
+            if result is not None:
+                total += n * _loss_of(result, self._module)
+                n_all += n
+        return total / n_all if n_all else math.nan
 
     def _all_outputs(self, examples: Callable[[], Iterator[object]]) -> Tensor:
         method = self._outputs or _PREDICT
@@ -230,7 +236,7 @@ class TrainingEvaluation:
         call = getattr(module, method)
         try:
             with self._trainer.precision_plugin.train_step_context():
-                return call(batch, 0) if _takes_number(call) else call(batch)
+                return call(batch, 0) if takes_batch_number(module, method) else call(batch)
         except SynqueError:
             raise
         except Exception as error:  # the user's code may raise anything
@@ -315,11 +321,6 @@ def _with_label_of(template: Candidate, real: RealSample, position: int) -> obje
     if isinstance(example, tuple | list) and isinstance(label, int):
         return type(example)([*example[:label], first[label], *example[label + 1 :]])
     return example
-
-
-def _takes_number(call: Callable[..., object]) -> bool:
-    """Return whether a step takes the number of the batch beside the batch, as Lightning does."""
-    return len(inspect.signature(call).parameters) >= 2
 
 
 def _loss_of(result: Any, module: AnyModule) -> float:

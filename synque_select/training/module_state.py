@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cmath
 import random
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -11,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from synque_select.errors import LightningError
 from synque_select.training.lightning_compat import lightning_module_of
 from synque_select.utils.process_state import preserved_state, seeded
+from synque_select.utils.wording import listed
 
 if TYPE_CHECKING:
     from synque_select.training.lightning_compat import AnyModule, AnyTrainer
@@ -31,14 +34,19 @@ def unchanged_module(trainer: AnyTrainer, module: AnyModule, seed: int) -> Itera
     Restored, also after an exception: whether each submodule is in train mode; buffers and other
     tensors, lists, mappings, sets, plain values and random generators that submodules hold, such
     as counters and the states of metrics; hooks that were added; the random states of the process.
-    Nothing is logged. Parameters are not copied, because nothing changes them without an optimizer.
-    An object of a class of the user's, which a submodule holds, keeps what the body does to it.
+    Nothing is logged. Parameters are not copied, because that would take as much memory as the
+    model; that nothing has changed them is checked by their sums. An object of a class of the
+    user's, which a submodule holds, keeps what the body does to it.
 
     Args:
         trainer: The trainer.
         module: The module that it trains.
         seed: Random seed in the body.
+
+    Raises:
+        LightningError: The body has changed a parameter.
     """
+    before = _sums(module)
     # the order of undoing is that of the context managers, reversed
     with ExitStack() as stack:
         stack.enter_context(preserved_state())
@@ -48,6 +56,33 @@ def unchanged_module(trainer: AnyTrainer, module: AnyModule, seed: int) -> Itera
         _mute(module)
         module.eval()
         yield
+    changed = [name for name, value in _sums(module).items() if not _is_same(before[name], value)]
+    if changed:
+        raise LightningError(
+            f"{type(module).__name__} changes parameters when it is only evaluated: "
+            f"{listed(changed)}. Training would not go on as without ReselectionCallback: change "
+            "them in on_train_batch_end, such as the moving average of another network, or take "
+            "the policy 'static'"
+        )
+
+
+def _sums(module: nn.Module) -> dict[str, complex]:
+    """Return the sum of each parameter, which tells whether it has changed."""
+    strided = {
+        name: parameter.detach()
+        for name, parameter in module.named_parameters()
+        if parameter.layout is torch.strided and not parameter.is_meta and not is_lazy(parameter)
+    }
+    # all on one device before any is read, so that the device is waited for once
+    sums = [
+        part.sum(dtype=torch.complex128 if part.is_complex() else torch.float64)
+        for part in strided.values()
+    ]
+    return dict(zip(strided, (part.item() for part in sums), strict=True))
+
+
+def _is_same(one: complex, other: complex) -> bool:
+    return one == other or (cmath.isnan(one) and cmath.isnan(other))
 
 
 @contextmanager
@@ -102,6 +137,8 @@ def _remember(value: Any, seen: set[int]) -> Restore:
     seen.add(id(value))
     if isinstance(value, Tensor):
         return _remember_tensor(value)
+    if isinstance(value, nn.Module):  # such as a metric in a list, which is not a submodule
+        return _remember(vars(value), seen)
     if isinstance(value, list | deque):
         return _remember_list(value, seen)
     if isinstance(value, dict):

@@ -413,8 +413,14 @@ def test_a_fit_with_another_trainer_begins_again(tmp_path):
     before = first.points
     again = Fit(tmp_path, policy=first.policy, datamodule=first.data)
     again.callback = first.callback
-    again.trainer = trainer(tmp_path, first.callback, max_steps=16, limit_val_batches=0)
+    csv = pl.loggers.CSVLogger(tmp_path / "again")
+    again.trainer = trainer(
+        tmp_path, first.callback, logger=csv, max_steps=16, limit_val_batches=0
+    )
     again.run()
+    rows = (Path(csv.log_dir) / "metrics.csv").read_text().splitlines()
+    column = rows[0].split(",").index("synque_weights/far")
+    assert float(rows[1].split(",")[column]) == START["far"], "not the last weights of the first"
     assert again.points == before
     assert seen_by(again.model) == seen_by(first.model)
     assert again.policy.asked == [(4, 48), (8, 48), (12, 48)]
@@ -568,6 +574,21 @@ def test_time_beyond_the_budget_is_measured_and_a_warning_says_so(tmp_path):
     trajectory = fit.callback.trajectory
     assert trajectory.evaluation_s > 3.3
     assert trajectory.overhead > 1
+
+
+@pytest.mark.parametrize("limits", [{"max_steps": 20}, {"max_steps": -1, "max_epochs": 4}])
+def test_a_policy_is_told_when_training_ends(tmp_path, limits):
+    told = []
+
+    class Told(ReselectionPolicy):
+        id = "told"
+
+        def propose(self, context: ReselectionContext) -> Proposal:
+            told.append(context.max_steps)
+            return Proposal(context.weights)
+
+    Fit(tmp_path, policy=Told(), datamodule=data(epoch_length=40), **limits).run()
+    assert told == [20] * 4
 
 
 def test_epoch_ends_do_not_disturb_the_draws(tmp_path):

@@ -372,6 +372,90 @@ def test_modules_that_cannot_be_evaluated(tmp_path, model, ask, message):
         evaluate_once(tmp_path, ask, model=model())
 
 
+class Average(Loaded):
+    """Has a moving average of its layer, as the key encoder of MoCo."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.average = torch.nn.Linear(len(LETTERS), 2).requires_grad_(False)
+
+    def training_step(self, batch: Any, index: int) -> torch.Tensor:
+        self.average.weight.data = 0.9 * self.average.weight + 0.1 * self.layer.weight.detach()
+        return super().training_step(batch, index)
+
+
+def test_a_module_whose_step_changes_parameters_is_refused(tmp_path):
+    message = r"Average changes parameters when it is only evaluated: average\.weight\."
+    with pytest.raises(LightningError, match=message):
+        evaluate_once(tmp_path, lambda e: e.candidate_loss("near", 3), model=Average())
+    rows = evaluate_once(tmp_path, lambda e: e.real_outputs(3), model=Average())
+    assert rows.shape == (3, 2), "predict_step changes nothing"
+
+
+class AnyArguments(Loaded):
+    def training_step(self, *arguments: Any) -> torch.Tensor:
+        batch, index = arguments
+        return super().training_step(batch, index)
+
+
+class OneArgument(Loaded):
+    def training_step(self, batch: Any, **_: Any) -> torch.Tensor:
+        return super().training_step(batch, 0)
+
+
+@pytest.mark.parametrize("model", [AnyArguments, OneArgument])
+def test_a_step_gets_the_number_of_the_batch_as_in_training(tmp_path, model):
+    loss = evaluate_once(tmp_path, lambda e: e.candidate_loss("near", 3), model=model())
+    assert loss == evaluate_once(
+        tmp_path, lambda e: e.candidate_loss("near", 3), model=Loaded()
+    )
+
+
+def test_a_method_with_an_option_gets_the_batch_alone(tmp_path):
+    class Option(Loaded):
+        def embed(self, batch: Any, scale: float = 2.0) -> torch.Tensor:
+            return batch[0] * scale
+
+    class Numbered(Loaded):
+        def embed(self, batch: Any, batch_idx: int) -> torch.Tensor:
+            return batch[0] * (2 + batch_idx)
+
+    def rows(model: Any) -> torch.Tensor:
+        return evaluate_once(tmp_path, lambda e: e.real_outputs(3), model=model, outputs="embed")
+
+    assert torch.equal(rows(Option()), 2 * rows(Loaded()))
+    assert torch.equal(rows(Option()), rows(Numbered()))
+
+
+def test_a_batch_that_training_skips_has_no_loss(tmp_path):
+    class Skipping(Loaded):
+        def training_step(self, batch: Any, index: int) -> torch.Tensor | None:
+            is_skipped = len(batch[2]) == 1 or any("moon" in text for text in batch[2])
+            return None if is_skipped and not self.training else super().training_step(batch, index)
+
+    def loss(model: Any, name: str, n: int) -> float:
+        return evaluate_once(tmp_path, lambda e: e.candidate_loss(name, n), model=model)
+
+    assert loss(Skipping(), "near", 9) == loss(Loaded(), "near", 8)
+    assert np.isnan(loss(Skipping(), "near", 1))
+
+
+def test_a_metric_in_a_list_is_left_as_it_was(tmp_path):
+    class Listed(Loaded):
+        def __init__(self) -> None:
+            super().__init__()
+            self.listed = [MeanMetric()]
+
+        def training_step(self, batch: Any, index: int) -> torch.Tensor:
+            loss = super().training_step(batch, index)
+            self.listed[0].update(loss.detach())
+            return loss
+
+    model = Listed()
+    evaluate_once(tmp_path, lambda e: e.candidate_loss("near", 20), model=model)
+    assert model.listed[0].update_count == 3
+
+
 def test_a_module_that_optimizes_by_itself_has_outputs(tmp_path):
     rows = evaluate_once(tmp_path, lambda e: e.real_outputs(3), model=Manual())
     assert rows.shape == (3, 2)
