@@ -378,7 +378,8 @@ def _views_at(views: Views, start: int, at: NDArray[np.int64]) -> Iterable[View]
 
 
 def _words(text: str) -> frozenset[str]:
-    folded = normalized(text, "NFKC").casefold()
+    # a space of no width would divide words, and so hide a copy that looks the same
+    folded = normalized(text.replace("\u200b", ""), "NFKC").casefold()
     # a text without words, such as an emoji, counts as one word
     return frozenset(split_words(folded, _N_CHARACTERS)) or frozenset([folded.strip()])
 

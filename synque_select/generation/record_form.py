@@ -274,7 +274,8 @@ def _number(text: str, old: int | float | bool) -> Json:
         return None
     if isinstance(old, float):
         return float(value)
-    return int(value) if value == int(value) else None
+    # files and tables have whole numbers of 64 bits
+    return int(value) if value == int(value) and abs(value) < 2**63 else None
 
 
 def _as_text(value: _Leaf) -> str:

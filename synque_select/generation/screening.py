@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
@@ -93,13 +94,18 @@ def screen(
 
 def _alone(form: RecordForm, record: Record) -> DropReason | None:
     texts = form.texts(record)
-    if not all(text.strip() for text in texts.values()):
+    if any(map(_is_blank, texts.values())):
         return "empty"
     if any(len(text) > form.max_chars for text in texts.values()):
         return "too_long"
     if form.label is not None and texts[form.label.field] not in form.label.values:
         return "unknown_label"
     return None
+
+
+def _is_blank(text: str) -> bool:
+    """Return whether nothing of a text can be seen: spaces, control and format characters."""
+    return all(unicodedata.category(c) in ("Cc", "Cf", "Zs", "Zl", "Zp") for c in text)
 
 
 def _copies(

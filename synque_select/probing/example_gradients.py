@@ -29,15 +29,19 @@ _LORA = "lora_"  # in the names that peft gives
 class _Loss(nn.Module):
     """The training loss of a batch as a forward pass, which `functional_call` needs."""
 
-    def __init__(self, module: AnyModule) -> None:
+    def __init__(self, module: AnyModule, *, may_skip: bool = True) -> None:
         super().__init__()
+        self._may_skip = may_skip
         self.module = module
         self._takes_index = takes_batch_number(module, "training_step")
 
-    def forward(self, batch: object) -> Tensor:
+    def forward(self, batch: object) -> Tensor | None:
+        """Return the loss; None for a batch that training skips."""
         step: Callable[..., object] = self.module.training_step
         output = step(batch, 0) if self._takes_index else step(batch)
         loss = output.get("loss") if isinstance(output, Mapping) else output
+        if output is None and self._may_skip:
+            return None
         if not isinstance(loss, Tensor):
             raise LightningError(
                 f"{type(self.module).__name__}.training_step returned {type(loss).__name__}, but "
@@ -127,7 +131,7 @@ def _last_called(module: AnyModule, batch: object) -> nn.Module | None:
     ]
     try:
         with torch.no_grad():
-            _Loss(module)(batch)
+            _Loss(module, may_skip=False)(batch)
     finally:
         for handle in handles:
             handle.remove()
@@ -137,9 +141,10 @@ def _last_called(module: AnyModule, batch: object) -> nn.Module | None:
 class ExampleGradients:
     """Computes (n, d) gradients of the loss of single examples.
 
-    All examples of a batch go through the model together (`torch.func.vmap`) where the training
-    step allows it: each part of a batch is a tensor with a row per example, and no operation needs
-    the values of a tensor. Otherwise each example is a batch of its own.
+    Each example is a batch of its own, so that it is not padded to the length of others. Batches of
+    the same shapes go through the model together (`torch.func.vmap`) where the training step allows
+    it: all that they hold are tensors, and no operation needs the values of a tensor. The gradient
+    of an example that training skips, because the step returns None for it, is 0.
 
     Args:
         module: The module, in evaluation mode.
@@ -162,25 +167,32 @@ class ExampleGradients:
 
     def __call__(self, examples: Sequence[object]) -> Tensor:
         """Return (n, d) float32 gradients of at most `batch_size` examples."""
-        examples = list(examples)
-        if self._vectorized and len(examples) > 1:
-            batch = self._batch_of(examples)
-            rows = _rows(batch, len(examples))
+        batches = [self._batch_of([example]) for example in examples]
+        rows: dict[int, Tensor] = {}
+        for places in _of_one_form(batches):
+            alike = [batches[place] for place in places]
+            rows.update(zip(places, self._of_alike(alike), strict=True))
+        return torch.stack([rows[place] for place in range(len(batches))])
+
+    def _of_alike(self, batches: list[object]) -> Tensor:
+        """Return (n, d) gradients of batches of the same form."""
+        if self._vectorized and len(batches) > 1:
+            leaves, spec = _leaves(batches)
             try:
-                if rows is not None:
-                    return self._together(*rows)
+                if leaves is not None:
+                    return self._together(leaves, spec)
             except (RuntimeError, ValueError, TypeError):
                 # not every operation can be vectorized; what is wrong otherwise fails again below
                 _reset_metrics(self._loss)
             self._vectorized = False
-        return torch.cat([self._alone(example) for example in examples])
+        return torch.cat([self._alone(batch) for batch in batches])
 
     def _together(self, tensors: list[Tensor], spec: Any) -> Tensor:
         prefix = "module."
         chosen = {prefix + name: p.detach() for name, p in self._parameters.items()}
 
         def loss(parameters: dict[str, Tensor], *parts: Tensor) -> Tensor:
-            batch = tree_unflatten([part.unsqueeze(0) for part in parts], spec)
+            batch = tree_unflatten(list(parts), spec)
             value: Tensor = functional_call(self._loss, parameters, (batch,))
             return value
 
@@ -191,16 +203,34 @@ class ExampleGradients:
             gradients = per_example(chosen, *tensors)
         return torch.cat([gradients[name].flatten(1).float() for name in chosen], dim=1)
 
-    def _alone(self, example: object) -> Tensor:
+    def _alone(self, batch: object) -> Tensor:
         chosen = list(self._parameters.values())
         with torch.enable_grad():
-            loss = self._loss(self._batch_of([example]))
+            loss = self._loss(batch)
+            if loss is None:
+                return torch.zeros(1, self.n_parameters, device=chosen[0].device)
             parts = torch.autograd.grad(loss, chosen, allow_unused=True, materialize_grads=True)
         return torch.cat([part.flatten().float() for part in parts]).unsqueeze(0)
 
 
-def _rows(batch: object, n: int) -> tuple[list[Tensor], Any] | None:
-    """Return the tensors of a batch and its structure; None if one has not a row per example."""
-    leaves, spec = tree_flatten(batch)
-    tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.ndim and len(leaf) == n]
-    return (tensors, spec) if leaves and len(tensors) == len(leaves) else None
+def _of_one_form(batches: Sequence[object]) -> list[list[int]]:
+    """Return the positions of the batches of each form: structure, shapes and types."""
+    places: dict[str, list[int]] = {}
+    for place, batch in enumerate(batches):
+        leaves, spec = tree_flatten(batch)
+        shapes = [
+            (tuple(x.shape), str(x.dtype)) if isinstance(x, Tensor) else str(type(x))
+            for x in leaves
+        ]
+        places.setdefault(f"{spec}{shapes}", []).append(place)
+    return list(places.values())
+
+
+def _leaves(batches: Sequence[object]) -> tuple[list[Tensor] | None, Any]:
+    """Return the tensors of batches of one form, (n, …), and its structure; None for others."""
+    leaves = [tree_flatten(batch)[0] for batch in batches]
+    spec = tree_flatten(batches[0])[1]
+    are_tensors = bool(leaves[0]) and all(isinstance(leaf, Tensor) for leaf in leaves[0])
+    if not are_tensors:
+        return None, spec
+    return [torch.stack(parts) for parts in zip(*leaves, strict=True)], spec

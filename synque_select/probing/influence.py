@@ -252,12 +252,20 @@ def _measured(
     )
     with seeded(options.seed), bar:
         module = model_factory()
+        identity = module_sha256(module)
         taker = GradientTaker(
-            parts, files, options.gradients, options.dims, options.seed, data.batch_size, bar
+            parts,
+            files,
+            options.gradients,
+            options.dims,
+            options.seed,
+            data.batch_size,
+            bar,
+            identity,
         )
         loader = data.mixture_loader()
         key = files.key(  # everything that affects the checkpoints
-            module_sha256(module),
+            identity,
             drawn_sha256(loader, steps[-1], trainer_options, DrawnExamples()),
             first_batch(loader),
             [*steps, options.seed, loader.batch_size],

@@ -21,7 +21,7 @@ from synque_select.probing.example_gradients import (
 )
 from synque_select.probing.influence_data import Part
 from synque_select.probing.tensor_files import TensorFiles
-from synque_select.training.comparability import module_sha256
+from synque_select.training.comparability import weights_sha256
 from synque_select.types import GradientKind
 from synque_select.utils.process_state import seeded
 from synque_select.utils.progress import ProgressBar
@@ -92,6 +92,7 @@ class GradientTaker:
         seed: Random seed of the projection, and of transforms.
         batch_size: Most examples per batch.
         bar: Counts the examples.
+        identity: Hash of what the module was before training; see `module_sha256`.
     """
 
     parts: Sequence[Part]
@@ -101,6 +102,7 @@ class GradientTaker:
     seed: int
     batch_size: int
     bar: ProgressBar
+    identity: str
 
     def __call__(self, trainer: AnyTrainer, checkpoint: Checkpoint) -> Taken:
         """Take them with the weights that the Trainer's module has."""
@@ -110,7 +112,10 @@ class GradientTaker:
             batch = _batch(trainer, first, [first.example(0)])
             kind, chosen = chosen_parameters(module, self.kind, batch)
             moments = _moments(checkpoint, chosen)
-            about = [module_sha256(module), list(chosen), self.dims, self.seed, trainer.precision]
+            about = [
+                [self.identity, weights_sha256(module)],
+                [list(chosen), self.dims, self.seed, trainer.precision],
+            ]
             parts = []
             for part in self.parts:
                 to_batch = partial(_batch, trainer, part)

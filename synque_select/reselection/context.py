@@ -83,8 +83,8 @@ class ReselectionContext:
 
     Args:
         step: Optimizer steps so far.
-        max_steps: Optimizer steps of the whole training, by the trainer's limits on steps and epochs;
-            None if it has neither.
+        max_steps: Optimizer steps of the whole training, by the trainer's limits on steps and
+            epochs; None if it has neither.
         every_n_steps: Optimizer steps between two changes, unless the policy holds its weights
             for another number.
         names: The K candidates that may be drawn.

@@ -15,10 +15,10 @@ from synque_select.data.iterables import is_map_style
 from synque_select.proxies.kernel import comparable_options
 from synque_select.training.datamodule import attached_datamodule
 from synque_select.training.lightning_compat import flattened_loaders
+from synque_select.training.module_identity import module_identity
 from synque_select.types import ProxyInfo, Ranking
 from synque_select.utils.json_types import Json, JsonObject
 from synque_select.utils.process_state import seeded
-from synque_select.utils.source_code import source_of
 
 if TYPE_CHECKING:
     from hashlib import _Hash
@@ -121,10 +121,8 @@ def weights_sha256(module: torch.nn.Module) -> str:
 
 
 def module_sha256(module: AnyModule) -> str:
-    """Hash the code of a module's class, its hyper-parameters and its weights."""
-    kind = type(module)
-    about = [source_of(kind), kind.__qualname__, dict(module.hparams), weights_sha256(module)]
-    return content_sha256(about)
+    """Hash what a fit of an untrained module depends on; see `module_identity`."""
+    return content_sha256([*module_identity(module), weights_sha256(module)])
 
 
 def validation_sha256(dataloaders: object) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 import functools
 import importlib.metadata
-import inspect
 import logging
 import time
 import warnings
@@ -16,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 from synque_select.errors import ConfigError, LightningError
 from synque_select.records.correlation import LABELED_VALIDATION, UNTRAINED
@@ -36,6 +35,7 @@ from synque_select.training.lightning_compat import (
     trainer_class,
 )
 from synque_select.training.mixture_loader import MixtureDataset, MixtureLoader
+from synque_select.training.module_identity import module_identity
 from synque_select.types import Mixture, Ranking, RunKind, RunRecord, surrogate_name
 from synque_select.utils.json_types import Json, JsonObject
 from synque_select.utils.process_state import free_device_memory, preserved_state, seeded
@@ -305,7 +305,7 @@ class ShortFits:
         """
         with seeded(self.options.seed):
             module = model_factory()
-            planned = self._planned(mixture, module, weights_sha256(module), stop_after)
+            planned = self._planned(mixture, _Fresh.of(module), stop_after)
             fit = _known(planned, finished)
             if fit is None:
                 fit = self._train(planned, module, callbacks, stop_after)
@@ -438,20 +438,18 @@ class ShortFits:
         plans = []
         with seeded(self.options.seed):
             module = model_factory()
-            weights = weights_sha256(module)
+            fresh = _Fresh.of(module)
             for mixture in mixtures:
                 with preserved_state():  # as if the module had just been made
-                    plans.append(self._planned(mixture, module, weights, stop_after))
+                    plans.append(self._planned(mixture, fresh, stop_after))
         return type(module), plans
 
-    def _planned(
-        self, mixture: Mixture, module: AnyModule, weights: str, stop_after: int | None
-    ) -> _Planned:
+    def _planned(self, mixture: Mixture, fresh: _Fresh, stop_after: int | None) -> _Planned:
         data = serving(self.datamodule, mixture)
-        fit_ids = self._fit_ids(mixture, data, module, weights)
+        fit_id = self._fit_id(mixture, data, fresh)
         if stop_after is not None:
-            fit_ids = [content_sha256([fit_id, stop_after]) for fit_id in fit_ids]
-        return _Planned(fit_ids[0], fit_ids[1], data, weights)
+            fit_id = content_sha256([fit_id, stop_after])
+        return _Planned(fit_id, data, fresh.weights)
 
     def _key_of(
         self, planned: _Planned, fit: ShortFit, model: type, stop_after: int | None
@@ -464,18 +462,14 @@ class ShortFits:
         ended = self if stop_after is None else replace(self, max_steps=stop_after)
         return ended.key(model, planned.data.batch_size, fit.parameters, planned.weights)
 
-    def _fit_ids(
-        self, mixture: Mixture, data: AnySynqueDataModule, module: AnyModule, weights: str
-    ) -> list[str]:
-        """Hash everything that affects the outcome of a fit, and what version 0.1.0 hashed."""
+    def _fit_id(self, mixture: Mixture, data: AnySynqueDataModule, fresh: _Fresh) -> str:
+        """Hash everything that affects the outcome of a fit."""
         loader = data.mixture_loader()
-        drawn = drawn_sha256(loader, self.max_steps, self.trainer_options, self.drawn)
         parts = [
+            drawn_sha256(loader, self.max_steps, self.trainer_options, self.drawn),
             self.options.task,
             sorted((self.ranking[name].sha256, w) for name, w in mixture.weights.items()),
-            _code(type(module)),
-            dict(module.hparams),
-            weights,
+            [fresh.identity, fresh.weights],
             self.validation,
             [self.max_steps, self.options.seed, loader.batch_size],
             {key: str(value) for key, value in self.trainer_options.items()},
@@ -484,7 +478,7 @@ class ShortFits:
             *([self.datamodule.sampling] if self.datamodule.sampling else []),
             package_versions(data),
         ]
-        return [content_sha256([drawn, *parts]), content_sha256(parts)]
+        return content_sha256(parts)
 
     def _train(
         self,
@@ -522,29 +516,37 @@ class ShortFits:
         )
 
 
+class _Fresh(NamedTuple):
+    """Hashes of an untrained module."""
+
+    identity: str
+    weights: str
+
+    @classmethod
+    def of(cls, module: AnyModule) -> _Fresh:
+        return cls(content_sha256(module_identity(module)), weights_sha256(module))
+
+
 @dataclass(frozen=True)
 class _Planned:
     """A fit before it is trained.
 
     Args:
         fit_id: Its id.
-        old_id: The id that version 0.1.0 gave it, which does not cover all examples.
         data: What it draws from.
         weights: Hash of its first weights.
     """
 
     fit_id: str
-    old_id: str
     data: AnySynqueDataModule
     weights: str
 
 
 def _known(planned: _Planned, finished: Callable[[str], RunRecord | None]) -> ShortFit | None:
-    for fit_id in (planned.fit_id, planned.old_id):
-        if (record := finished(fit_id)) is not None:
-            parameters, seconds = record.key["hyper_parameters"], record.details["seconds"]
-            return ShortFit(fit_id, record.metrics, parameters, seconds, record.created)
-    return None
+    if (record := finished(planned.fit_id)) is None:
+        return None
+    parameters, seconds = record.key["hyper_parameters"], record.details["seconds"]
+    return ShortFit(planned.fit_id, record.metrics, parameters, seconds, record.created)
 
 
 def _n_devices(options: TrainerOptions) -> int:
@@ -598,14 +600,6 @@ def package_versions(part: object) -> list[str]:
 
 def _nothing(*_: object, **__: object) -> None:
     pass
-
-
-def _code(cls: type) -> str:
-    """Return the source of a module's class: changing the training step changes the fit."""
-    try:
-        return inspect.getsource(cls)
-    except (OSError, TypeError):
-        return cls.__qualname__
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import hashlib
 import inspect
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 
@@ -15,7 +16,7 @@ __all__ = ["source_of"]
 _NOT_THE_USERS = ("abc", "builtins", "synque_select", "torch", "typing")
 
 
-def source_of(cls: type) -> str | None:
+def source_of(cls: type, *, values: bool = True) -> str | None:
     """Return a hash of the code of a user's class and of its bases.
 
     Besides the classes themselves it covers their module and the modules of the same package from
@@ -25,6 +26,8 @@ def source_of(cls: type) -> str | None:
 
     Args:
         cls: Any class.
+        values: Whether plain attributes of the classes count by their values of now; otherwise as
+            they are written, so that a counter in a class does not count.
 
     Returns:
         SHA-256 in hexadecimal; "" for a class of this library, whose version is known; None where
@@ -40,10 +43,12 @@ def source_of(cls: type) -> str | None:
     own = [part for part in cls.__mro__ if _top(part.__module__) not in _NOT_THE_USERS]
     if not own:
         return ""
-    hashed = hashlib.sha256(f"{cls.__module__}.{cls.__qualname__}".encode())
+    # in a launched process the user's script has another module name
+    home = cls.__module__.replace("__mp_main__", "__main__")
+    hashed = hashlib.sha256(f"{home}.{cls.__qualname__}".encode())
     try:
         for part in own:
-            hashed.update("\0".join(_parts(part)).encode())
+            hashed.update("\0".join(_parts(part, values)).encode())
         for path in sorted(_files(cls.__module__)):
             hashed.update(path.read_bytes())
     except (OSError, TypeError):  # made by exec, or typed into a shell
@@ -51,13 +56,21 @@ def source_of(cls: type) -> str | None:
     return hashed.hexdigest()
 
 
-def _parts(cls: type) -> Iterator[str]:
+def _parts(cls: type, values: bool) -> Iterator[str]:
     """Yield the source of a class's methods and its plain attributes.
 
     The source of the class as a whole cannot be read in a notebook before Python 3.13.
     """
+    if not values:
+        with suppress(OSError, TypeError):
+            yield inspect.getsource(cls)
+            return
     for name, value in vars(cls).items():
-        if isinstance(value, str | int | float | bool | None) and not name.startswith("__"):
+        if (
+            values
+            and isinstance(value, str | int | float | bool | None)
+            and not name.startswith("__")
+        ):
             yield f"{name}={value!r}"
         for attribute in ("", "__func__", "fget", "func"):  # a property, a static method, …
             method = getattr(value, attribute, None) if attribute else value
@@ -67,7 +80,7 @@ def _parts(cls: type) -> Iterator[str]:
 
 def _files(name: str) -> set[Path]:
     """Return the files of a module and of what it takes from its own package, step by step."""
-    if _top(name) == "__main__":
+    if _top(name) in ("__main__", "__mp_main__"):
         return set()
     waiting, seen = [name], set[str]()
     while waiting:

@@ -414,9 +414,7 @@ def test_a_fit_with_another_trainer_begins_again(tmp_path):
     again = Fit(tmp_path, policy=first.policy, datamodule=first.data)
     again.callback = first.callback
     csv = pl.loggers.CSVLogger(tmp_path / "again")
-    again.trainer = trainer(
-        tmp_path, first.callback, logger=csv, max_steps=16, limit_val_batches=0
-    )
+    again.trainer = trainer(tmp_path, first.callback, logger=csv, max_steps=16, limit_val_batches=0)
     again.run()
     rows = (Path(csv.log_dir) / "metrics.csv").read_text().splitlines()
     column = rows[0].split(",").index("synque_weights/far")

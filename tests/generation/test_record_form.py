@@ -49,7 +49,14 @@ def test_types_are_those_of_the_data():
     form = RecordForm({"text": "x", "n": 3, "share": 0.5, "ok": True}, None, 100)
     good = {"text": "y", "n": "4", "share": "1", "ok": "False"}
     assert form.read(answer(good), 1)[0] == [{"text": "y", "n": 4, "share": 1.0, "ok": False}]
-    for wrong in ({"n": "4.5"}, {"n": "many"}, {"share": "NaN"}, {"ok": "perhaps"}, {"n": None}):
+    for wrong in (
+        {"n": "4.5"},
+        {"n": "many"},
+        {"share": "NaN"},
+        {"ok": "perhaps"},
+        {"n": None},
+        {"n": "1e99"},
+    ):
         assert form.read(answer({**good, **wrong}), 1) == ([], 1)
 
 

@@ -34,6 +34,13 @@ def test_empty_and_long():
     assert screened(" \n", "x" * 61, "x" * 60) == (["x" * 60], {"empty": 1, "too_long": 1})
 
 
+def test_what_cannot_be_seen_is_empty_and_does_not_hide_a_copy():
+    hidden = "\u200b".join("who has written most of the reviews")
+    joined = "how many ap\u2060ps have fr\u00adee reviews"
+    kept = screened("\u200b\u2060 \x00", hidden, joined, "\u2615", "\x1b[2Ja new one")
+    assert kept == (["\u2615", "\x1b[2Ja new one"], {"empty": 1, "copy_of_real": 2})
+
+
 def test_labels_must_be_known():
     labels = LabelSet("kind", {"a": "a"}, (3,))
     form = RecordForm({"text": "x", "kind": "a"}, labels, 60)

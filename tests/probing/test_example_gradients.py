@@ -77,6 +77,54 @@ def test_they_are_those_of_autograd(kind: Any, reads_values: bool):
     assert len(module.batch_sizes) == (8 if reads_values else 1)
 
 
+class Texts(pl.LightningModule):
+    """The mean of the embeddings of all tokens, also of those that pad a batch."""
+
+    def __init__(self, time_major: bool) -> None:
+        super().__init__()
+        self.time_major = time_major
+        self.embedding, self.head = nn.Embedding(9, 4), nn.Linear(4, 2)
+
+    def collate(self, rows: list[tuple[list[int], int]]) -> tuple[torch.Tensor, torch.Tensor]:
+        tokens = nn.utils.rnn.pad_sequence(
+            [torch.tensor(row) for row, _ in rows], batch_first=not self.time_major
+        )
+        return tokens, torch.tensor([label for _, label in rows])
+
+    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor | None:
+        tokens, labels = batch
+        if tokens.numel() == 1:
+            return None
+        dim = 0 if self.time_major else 1
+        return nn.functional.cross_entropy(self.head(self.embedding(tokens).mean(dim)), labels)
+
+
+@pytest.mark.parametrize("time_major", [False, True])
+def test_no_example_is_padded_to_the_length_of_others(time_major: bool):
+    torch.manual_seed(0)
+    module = Texts(time_major)
+    rows = [([1, 2, 3, 4], 0), ([5, 6], 1), ([7, 8, 1, 2], 1), ([3, 4, 5], 0)]
+    with as_in_evaluation(module):
+        _, chosen = chosen_parameters(module, "all", module.collate(rows[:1]))
+        taken = ExampleGradients(module, chosen, module.collate, 16)(rows)
+        expected = []
+        for row in rows:
+            loss = module.training_step(module.collate([row]), 0)
+            parts = torch.autograd.grad(loss, list(chosen.values()))
+            expected.append(torch.cat([part.flatten() for part in parts]))
+    assert torch.allclose(taken, torch.stack(expected), atol=1e-6)
+
+
+def test_an_example_that_training_skips_has_no_gradient():
+    module = Texts(time_major=False)
+    rows = [([1, 2], 0), ([5], 1)]
+    with as_in_evaluation(module):
+        _, chosen = chosen_parameters(module, "all", module.collate(rows[:1]))
+        taken = ExampleGradients(module, chosen, module.collate, 16)(rows)
+    assert taken[0].any()
+    assert not taken[1].any()
+
+
 def test_the_last_layer_is_the_one_that_is_called_last():
     module = Net()
     with as_in_evaluation(module):

@@ -208,6 +208,20 @@ def test_a_kill_amid_the_gradients(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert result.candidates == whole.candidates
 
 
+def test_a_learning_rate_that_is_an_attribute_is_not_taken_for_another():
+    class Own(DigitNet):
+        def __init__(self, lr: float) -> None:
+            super().__init__()
+            self.lr = lr
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.SGD(self.parameters(), lr=self.lr)
+
+    for lr in (0.3, 0.01):
+        torch.manual_seed(0)
+        assert measured(Own(lr), checkpoints=2).rates == (lr, lr)
+
+
 def test_other_labels_are_measured_again():
     before = measured()
     changed = {**SETS, "others": digits(400, 200, shift=2)}

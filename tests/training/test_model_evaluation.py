@@ -406,9 +406,7 @@ class OneArgument(Loaded):
 @pytest.mark.parametrize("model", [AnyArguments, OneArgument])
 def test_a_step_gets_the_number_of_the_batch_as_in_training(tmp_path, model):
     loss = evaluate_once(tmp_path, lambda e: e.candidate_loss("near", 3), model=model())
-    assert loss == evaluate_once(
-        tmp_path, lambda e: e.candidate_loss("near", 3), model=Loaded()
-    )
+    assert loss == evaluate_once(tmp_path, lambda e: e.candidate_loss("near", 3), model=Loaded())
 
 
 def test_a_method_with_an_option_gets_the_batch_alone(tmp_path):
