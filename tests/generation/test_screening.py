@@ -35,7 +35,7 @@ def test_empty_and_long():
 
 
 def test_what_cannot_be_seen_is_empty_and_does_not_hide_a_copy():
-    hidden = "\u200b".join("who has written most of the reviews")
+    hidden = "w\u200bho h\u200bas wri\u200btten m\u200bost o\u200bf the rev\u200biews"
     joined = "how many ap\u2060ps have fr\u00adee reviews"
     kept = screened("\u200b\u2060 \x00", hidden, joined, "\u2615", "\x1b[2Ja new one")
     assert kept == (["\u2615", "\x1b[2Ja new one"], {"empty": 1, "copy_of_real": 2})
