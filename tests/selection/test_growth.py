@@ -20,6 +20,7 @@ LIMITS = {
     "synque_select.selection.mixture._MAX_EXACT_SETS": 8,
     "synque_select.selection.label_filter._MAX_PREDICTIONS": 2**10,
     "synque_select.selection.label_filter._MAX_JUDGES": 8,
+    "synque_select.selection.label_filter._MAX_CAMP_JUDGES": 8,
     "synque_select.selection.labels._MAX_JUDGES": 8,
     "synque_select.proxies.transfer._MAX_POOL": 320,
     "synque_select.proxies.kernel._BETWEEN_ROWS": 512,
