@@ -44,7 +44,9 @@ def test_the_state_of_a_fit_is_not_part_of_it():
 
 
 @pytest.mark.parametrize(
-    "options", [{"lr": 0.2}, {"drop": 0.2}, {"activation": torch.tanh}], ids=str
+    "options",
+    [{"lr": 0.2}, {"drop": 0.2}, {"activation": torch.tanh}],
+    ids=["lr", "drop", "activation"],
 )
 def test_attributes_of_the_module_and_its_parts_count(options):
     assert identity(Net()) != identity(Net(**options))
