@@ -491,8 +491,43 @@ def leverages(
         >>> [round(value, 1) for value in h[0, 0].tolist()]
         [0.3, 0.3, 0.3, 1.0]
     """
+    if features.shape[1] <= features.shape[2] and not features.is_cuda:
+        return _leverages_by_rows(features, _curvatures(weights, logits), rows, l2)
     parts = [part.square().sum(1) for part in _half_solved(features, weights, logits, rows, l2)]
     return torch.cat(parts).view(*logits.shape[:2], len(rows))
+
+
+def _leverages_by_rows(
+    features: torch.Tensor, curvatures: torch.Tensor, rows: torch.Tensor, l2: float
+) -> torch.Tensor:
+    """Leverages from the (N, N) inner products of the rows, which all fits of a group share.
+
+    With v = w p (1 − p), Z the rows less their mean under v, and K = V^½ Z Zᵀ V^½,
+    h_i = v_i / Σ v + 1 − l2 [(K + l2 I)⁻¹]_ii.
+
+    Args:
+        features: (G, N, d), with fewer rows than columns.
+        curvatures: (G, F, N) float64, v of each fit.
+        rows: (R,) int64 positions of the rows.
+        l2: Strength of the penalty.
+    """
+    n = features.shape[1]
+    ridge = l2 * torch.eye(n, dtype=torch.float64)
+    picked = torch.eye(n, dtype=torch.float64)[:, rows]
+    result = torch.empty(*curvatures.shape[:2], len(rows), dtype=torch.float64)
+    for g, group in enumerate(features):
+        x = group.double()
+        x = x - x.mean(0)  # far from 0, the subtraction below would lose digits
+        products = x @ x.T
+        for f, v in enumerate(curvatures[g]):
+            total = v.sum() + 1e-9  # the trace of a penalty, as in `_half_solved`
+            along = products @ v / total  # of each row with the mean
+            root = v.sqrt()
+            centered = products - along.unsqueeze(1) - along + along @ v / total
+            kernel = root.unsqueeze(1) * centered * root + ridge
+            solved = torch.linalg.solve_triangular(_cholesky(kernel), picked, upper=False)
+            result[g, f] = v[rows] / total + 1 - l2 * solved.square().sum(0)
+    return result
 
 
 @dataclass(frozen=True)

@@ -66,3 +66,25 @@ def test_only_what_did_not_converge_is_fitted_by_newton(monkeypatch: pytest.Monk
     torch.testing.assert_close(
         again[1, 1, :-1].double(), torch.from_numpy(rival.coef_[0]).double(), rtol=1e-3, atol=1e-4
     )
+
+
+def test_leverages_from_inner_products_are_those_from_the_hessian():
+    generator = torch.Generator().manual_seed(0)
+    x = 30 + 3 * torch.randn(2, 20, 35, generator=generator)  # far from 0, fewer rows than columns
+    weights = torch.rand(2, 3, 20, generator=generator, dtype=torch.float64)
+    weights[:, 0, :5] = 0  # a fold that is held out
+    logits = torch.randn(2, 3, 20, generator=generator).double()
+    rows = torch.tensor([0, 3, 7, 19])
+    parts = logistic._half_solved(x, weights, logits, rows, 0.5)
+    expected = torch.cat([part.square().sum(1) for part in parts]).view(2, 3, 4)
+    result = logistic.leverages(x, weights, logits, rows, l2=0.5)
+    torch.testing.assert_close(result, expected, rtol=1e-5, atol=1e-9)  # a trace of a penalty
+    assert result[:, 0, :2].abs().max() < 1e-9
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-12])
+def test_leverages_of_a_fit_without_curvature_are_0(scale: float):
+    x = torch.randn(1, 4, 6, generator=torch.Generator().manual_seed(0))
+    weights = torch.full((1, 1, 4), scale, dtype=torch.float64)
+    result = logistic.leverages(x, weights, torch.zeros(1, 1, 4).double(), torch.arange(4))
+    assert bool((result.abs() < 2e-3).all())
