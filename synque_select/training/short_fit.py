@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import functools
 import importlib.metadata
+import inspect
 import logging
 import time
 import warnings
@@ -446,10 +447,10 @@ class ShortFits:
 
     def _planned(self, mixture: Mixture, fresh: _Fresh, stop_after: int | None) -> _Planned:
         data = serving(self.datamodule, mixture)
-        fit_id = self._fit_id(mixture, data, fresh)
+        fit_ids = self._fit_ids(mixture, data, fresh)
         if stop_after is not None:
-            fit_id = content_sha256([fit_id, stop_after])
-        return _Planned(fit_id, data, fresh.weights)
+            fit_ids = [content_sha256([fit_id, stop_after]) for fit_id in fit_ids]
+        return _Planned(fit_ids[0], fit_ids[1], data, fresh.weights)
 
     def _key_of(
         self, planned: _Planned, fit: ShortFit, model: type, stop_after: int | None
@@ -462,14 +463,15 @@ class ShortFits:
         ended = self if stop_after is None else replace(self, max_steps=stop_after)
         return ended.key(model, planned.data.batch_size, fit.parameters, planned.weights)
 
-    def _fit_id(self, mixture: Mixture, data: AnySynqueDataModule, fresh: _Fresh) -> str:
-        """Hash everything that affects the outcome of a fit."""
+    def _fit_ids(self, mixture: Mixture, data: AnySynqueDataModule, fresh: _Fresh) -> list[str]:
+        """Hash everything that affects the outcome of a fit, and what version 0.1.0 hashed."""
         loader = data.mixture_loader()
+        drawn = drawn_sha256(loader, self.max_steps, self.trainer_options, self.drawn)
         parts = [
-            drawn_sha256(loader, self.max_steps, self.trainer_options, self.drawn),
             self.options.task,
             sorted((self.ranking[name].sha256, w) for name, w in mixture.weights.items()),
-            [fresh.identity, fresh.weights],
+            *fresh.known_by_0_1,
+            fresh.weights,
             self.validation,
             [self.max_steps, self.options.seed, loader.batch_size],
             {key: str(value) for key, value in self.trainer_options.items()},
@@ -478,7 +480,7 @@ class ShortFits:
             *([self.datamodule.sampling] if self.datamodule.sampling else []),
             package_versions(data),
         ]
-        return content_sha256(parts)
+        return [content_sha256([drawn, fresh.identity, *parts]), content_sha256(parts)]
 
     def _train(
         self,
@@ -517,14 +519,16 @@ class ShortFits:
 
 
 class _Fresh(NamedTuple):
-    """Hashes of an untrained module."""
+    """Hashes of an untrained module, and what version 0.1.0 knew it by."""
 
     identity: str
     weights: str
+    known_by_0_1: tuple[object, ...]
 
     @classmethod
     def of(cls, module: AnyModule) -> _Fresh:
-        return cls(content_sha256(module_identity(module)), weights_sha256(module))
+        before = (_code(type(module)), dict(module.hparams))
+        return cls(content_sha256(module_identity(module)), weights_sha256(module), before)
 
 
 @dataclass(frozen=True)
@@ -533,20 +537,23 @@ class _Planned:
 
     Args:
         fit_id: Its id.
+        old_id: The id that version 0.1.0 gave it, which does not cover all that affects it.
         data: What it draws from.
         weights: Hash of its first weights.
     """
 
     fit_id: str
+    old_id: str
     data: AnySynqueDataModule
     weights: str
 
 
 def _known(planned: _Planned, finished: Callable[[str], RunRecord | None]) -> ShortFit | None:
-    if (record := finished(planned.fit_id)) is None:
-        return None
-    parameters, seconds = record.key["hyper_parameters"], record.details["seconds"]
-    return ShortFit(planned.fit_id, record.metrics, parameters, seconds, record.created)
+    for fit_id in (planned.fit_id, planned.old_id):
+        if (record := finished(fit_id)) is not None:
+            parameters, seconds = record.key["hyper_parameters"], record.details["seconds"]
+            return ShortFit(fit_id, record.metrics, parameters, seconds, record.created)
+    return None
 
 
 def _n_devices(options: TrainerOptions) -> int:
@@ -600,6 +607,14 @@ def package_versions(part: object) -> list[str]:
 
 def _nothing(*_: object, **__: object) -> None:
     pass
+
+
+def _code(cls: type) -> str:
+    """Return the source of a class, as version 0.1.0 read it."""
+    try:
+        return inspect.getsource(cls)
+    except (OSError, TypeError):
+        return cls.__qualname__
 
 
 @contextmanager
