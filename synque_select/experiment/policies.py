@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
@@ -78,13 +78,30 @@ def check_policies(policies: Sequence[str]) -> None:
     Raises:
         ConfigError: A policy or an option of it is unknown, or one is given twice.
     """
-    if isinstance(policies, str):
-        raise ConfigError(f"policies={policies!r}: allowed is a list, such as ['odm', 'surrogate']")
-    for policy in policies:
-        get_policy(policy)
-    double = sorted({policy for policy in policies if list(policies).count(policy) > 1})
+    check_specs("policies", policies, get_policy, such_as=["odm", "surrogate"])
+
+
+def check_specs(
+    name: str, given: Sequence[str], check: Callable[[str], object], *, such_as: list[str]
+) -> None:
+    """Check a list of arms that are given as texts, each of them once.
+
+    Args:
+        name: Name of the option.
+        given: What was given.
+        check: Raises a `ConfigError` for a text that is not allowed.
+        such_as: An example of what is allowed.
+
+    Raises:
+        ConfigError: It is not a list, one is not allowed, or one is given twice.
+    """
+    if isinstance(given, str):
+        raise ConfigError(f"{name}={given!r}: allowed is a list, such as {such_as}")
+    for one in given:
+        check(one)
+    double = sorted({one for one in given if list(given).count(one) > 1})
     if double:
-        raise ConfigError(f"policies: given more than once: {', '.join(double)}")
+        raise ConfigError(f"{name}: given more than once: {', '.join(double)}")
 
 
 def policy_arm(policy: str) -> str:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from synque_select.data.candidate import Candidate
 from synque_select.errors import ConfigError, did_you_mean
+from synque_select.experiment.policies import check_specs
 from synque_select.experiment.task import BaseTask, part_of
 from synque_select.training.comparability import content_sha256
 from synque_select.training.curriculum import (
@@ -162,13 +163,7 @@ def check_sampling(sampling: Sequence[str]) -> None:
     Raises:
         ConfigError: A kind or an option of it is unknown or not allowed, or one is given twice.
     """
-    if isinstance(sampling, str):
-        raise ConfigError(f"sampling={sampling!r}: allowed is a list, such as ['tokens']")
-    for one in sampling:
-        SamplingRun(one, 0)
-    double = sorted({one for one in sampling if list(sampling).count(one) > 1})
-    if double:
-        raise ConfigError(f"sampling: given more than once: {', '.join(double)}")
+    check_specs("sampling", sampling, lambda one: SamplingRun(one, 0), such_as=["tokens"])
 
 
 def sampling_arm(sampling: str) -> str:

@@ -23,7 +23,7 @@ from synque_select.data.candidate import Candidate, check_not_drawn
 from synque_select.data.duplicates import content_key
 from synque_select.data.families import judging_families
 from synque_select.data.label_edits import LabelEdits
-from synque_select.data.label_sets import MAX_CLASSES, label_kind, labeled_positions
+from synque_select.data.label_sets import label_kind, labeled_positions
 from synque_select.errors import ConfigError
 from synque_select.functional.label_consistency import (
     LabelVotes,
@@ -37,7 +37,7 @@ from synque_select.proxies.base import ProxyInput
 from synque_select.proxies.inputs import content_order
 from synque_select.selection.camps import Camps, find_camps
 from synque_select.selection.heads import label_heads
-from synque_select.selection.labels import check_labeled
+from synque_select.selection.labels import check_common_classes, check_labeled
 from synque_select.selection.scoring import Scoring
 from synque_select.types import Ranking
 from synque_select.types.label_filter import DroppedLabel, LabelFilterRecord
@@ -149,12 +149,7 @@ def check_filter_data(
         raise ConfigError(
             f"label_filter={choice!r} needs embeddings: add a proxy that uses them, such as pad"
         )
-    kind = label_kind([candidate.labels for candidate in candidates])
-    if kind != "classes":
-        raise ConfigError(
-            f"label_filter={choice!r} needs labels that are classes, one per example and at most "
-            f"{MAX_CLASSES} of them; found {kind}"
-        )
+    check_common_classes(candidates, f"label_filter={choice!r}")
     check_labeled(candidates, "the label filter")
 
 

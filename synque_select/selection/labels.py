@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from synque_select.data.candidate import Candidate
 from synque_select.data.families import judging_families
-from synque_select.data.label_sets import NO_LABEL, label_kind, labeled_positions
+from synque_select.data.label_sets import MAX_CLASSES, NO_LABEL, label_kind, labeled_positions
 from synque_select.data.preview import shown_view
 from synque_select.errors import ConfigError
 from synque_select.functional.label_consistency import judge_panel
@@ -31,6 +31,7 @@ from synque_select.utils.wording import counted
 
 __all__ = [
     "check_classes",
+    "check_common_classes",
     "check_labeled",
     "check_labels",
     "check_scored_labels",
@@ -139,6 +140,24 @@ def check_labeled(candidates: Sequence[Candidate], reader: str) -> None:
                 f"all but {n_labeled} of {counted(len(candidate), 'example')}, and {reader} needs "
                 "at least 2: leave the candidate out, or give another label="
             )
+
+
+def check_common_classes(candidates: Sequence[Candidate], reader: str) -> None:
+    """Refuse labels that are not classes of all candidates together.
+
+    Args:
+        candidates: Candidates with `label` set.
+        reader: What reads the labels, for the error.
+
+    Raises:
+        ConfigError: The labels are numbers, lists, or too many different ones.
+    """
+    kind = label_kind([candidate.labels for candidate in candidates])
+    if kind != "classes":
+        raise ConfigError(
+            f"{reader} needs labels that are classes, one per example and at most {MAX_CLASSES} "
+            f"of them; found {kind}"
+        )
 
 
 def check_scored_labels(candidates: Sequence[Candidate], scoring: Scoring) -> list[LabelCheck]:

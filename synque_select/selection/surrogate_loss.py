@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from synque_select.data.candidate import Candidate, check_not_drawn
 from synque_select.data.families import judging_families, no_other_family
-from synque_select.data.label_sets import MAX_CLASSES, LabelSets, label_kind, labeled_positions
+from synque_select.data.label_sets import LabelSets, labeled_positions
 from synque_select.encoders import BaseEncoder, embed, get_encoder
 from synque_select.errors import ConfigError
 from synque_select.functional.label_consistency import judge_panel
 from synque_select.functional.surrogate_loss import surrogate_loss
 from synque_select.functional.transfer import fit_heads
-from synque_select.selection.labels import check_labeled
+from synque_select.selection.labels import check_common_classes, check_labeled
 from synque_select.utils.process_state import preserved_state
 from synque_select.utils.progress import ProgressBar
 
@@ -42,12 +42,7 @@ def check_surrogate_labels(candidates: Sequence[Candidate]) -> None:
             f"{_READER} reads the candidates' labels: give label=, the field that holds them. "
             f"Without it: {', '.join(missing)}"
         )
-    kind = label_kind([candidate.labels for candidate in candidates])
-    if kind != "classes":
-        raise ConfigError(
-            f"{_READER} needs labels that are classes, one per example and at most {MAX_CLASSES} "
-            f"of them; found {kind}"
-        )
+    check_common_classes(candidates, _READER)
     check_labeled(candidates, _READER)
     alone = no_other_family(candidates)
     if alone is not None:

@@ -66,11 +66,7 @@ def _parts(cls: type, values: bool) -> Iterator[str]:
             yield inspect.getsource(cls)
             return
     for name, value in vars(cls).items():
-        if (
-            values
-            and isinstance(value, str | int | float | bool | None)
-            and not name.startswith("__")
-        ):
+        if isinstance(value, str | int | float | bool | None) and not name.startswith("__"):
             yield f"{name}={value!r}"
         for attribute in ("", "__func__", "fget", "func"):  # a property, a static method, …
             method = getattr(value, attribute, None) if attribute else value
