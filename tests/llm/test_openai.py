@@ -219,10 +219,8 @@ def test_other_rejections_are_failures(server):
 
 def test_requests_run_concurrently_up_to_the_limit(server):
     server.faults = [0.2] * 12
-    started = time.monotonic()
     assert len(answers(engine(server, max_concurrency=4), ["p"] * 12)) == 12
     assert 2 <= server.most_at_once <= 4
-    assert time.monotonic() - started < 12 * 0.2 + 1
 
 
 def test_requests_are_spaced_out(server):
