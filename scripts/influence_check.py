@@ -43,9 +43,9 @@ from synque_select.functional.benchmark_statistics import (
     stratified_jackknife,
 )
 from synque_select.functional.correlation import Coefficient, correlate_scores
-from synque_select.probing.example_gradients import as_in_evaluation
 from synque_select.probing.influence import InfluenceOptions, measure_influence
 from synque_select.training.comparability import content_sha256, module_sha256
+from synque_select.training.module_state import unchanged_module
 from synque_select.training.short_fit import train_and_measure
 from synque_select.training.surrogate import SurrogateOptions
 from synque_select.types import Mixture
@@ -138,11 +138,11 @@ class Replicate:
         what = f"seed {self.seed}, {len(names)} candidates"
         return self.work.keep(key, {**metrics, "seconds": seconds}, what)
 
-    def _test_loss(self, module: torch.nn.Module) -> float:
+    def _test_loss(self, module: LightningModule) -> float:
         test = Transformed(self.task.test, self.task.transform)
         loader = DataLoader(test, batch_size=256, collate_fn=self.task.collate_fn)
         total = 0.0
-        with as_in_evaluation(module), torch.no_grad():
+        with unchanged_module(module.trainer, module, self.seed):  # also without gradients
             for batch in loader:
                 total += float(module.training_step(batch, 0)) * len(batch["label"])
         return total / len(test)

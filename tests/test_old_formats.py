@@ -3,7 +3,8 @@
 What the files are, and how each was made, is in `fixtures/v0_1/README.md`; `make.py.txt` beside it
 made them, from the small data and models that are defined here. Tests work on copies.
 
-A file that came later has a folder of its own, `fixtures/influence_v1/`, with the same rules.
+Files that came later have folders of their own with the same rules, `fixtures/influence_v1/` and
+`fixtures/weights_v1/`.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ from synque_select.records.influence_file import load_influence, save_influence
 from synque_select.records.ranking_file import load_ranking, save_ranking
 from synque_select.records.run_folder import read_json
 from synque_select.records.store import RunStore
+from synque_select.records.weights_file import load_weights, save_weights
 from synque_select.report.lens import feedback
 from synque_select.report.page import write_report
 from synque_select.selection.scorer import Scorer, rank
@@ -660,6 +662,21 @@ def test_the_influence_of_candidates(tmp_path: Path):
     page = write_report(tmp_path).read_text()
     assert "Influence on the surrogate validation loss" in page
     assert "+0.055" in page
+
+
+def test_weights_that_change_in_training(tmp_path: Path):
+    folder = OLD.parent / "weights_v1"
+    trajectory = load_weights(folder)
+    assert trajectory.names == tuple(WORDS)
+    assert (trajectory.policy, trajectory.every_n_steps, trajectory.budget) == ("odm", 4, 0.5)
+    assert (trajectory.steps, trajectory.asked) == (16, 3)
+    assert [(point.step, point.draw) for point in trajectory.points] == [(0, 0), (12, 104)]
+    assert trajectory.points[1].weights["near"] == 0.19966134349484188
+    assert trajectory.overhead == pytest.approx(0.815, abs=5e-4)
+    path = save_weights(tmp_path, trajectory)
+    assert read_json(path) == read_json(folder / "weights.json")
+    page = write_report(tmp_path).read_text()
+    assert "Weights over the steps" in page
 
 
 def test_the_figures_of_the_benchmark(here: Path):

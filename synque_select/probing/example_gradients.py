@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import torch
@@ -13,15 +14,15 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from torchmetrics import Metric
 
 from synque_select.errors import LightningError
-from synque_select.training.lightning_compat import takes_batch_number
+from synque_select.training.training_step import call_step, loss_of
 from synque_select.types.influence import GradientKind
 
 if TYPE_CHECKING:
     from synque_select.training.lightning_compat import AnyModule
 
-__all__ = ["ExampleGradients", "Parameters", "as_in_evaluation", "chosen_parameters"]
+__all__ = ["ExampleGradients", "chosen_parameters"]
 
-Parameters: TypeAlias = Mapping[str, nn.Parameter]
+Context: TypeAlias = Callable[[], AbstractContextManager[Any]]
 _MAX_ENTRIES = 1 << 25  # gradient entries in memory at a time: 128 MiB of float32
 _LORA = "lora_"  # in the names that peft gives
 
@@ -29,59 +30,15 @@ _LORA = "lora_"  # in the names that peft gives
 class _Loss(nn.Module):
     """The training loss of a batch as a forward pass, which `functional_call` needs."""
 
-    def __init__(self, module: AnyModule, *, may_skip: bool = True) -> None:
+    def __init__(self, module: AnyModule, context: Context) -> None:
         super().__init__()
-        self._may_skip = may_skip
-        self.module = module
-        self._takes_index = takes_batch_number(module, "training_step")
+        self.module, self._context = module, context
 
     def forward(self, batch: object) -> Tensor | None:
         """Return the loss; None for a batch that training skips."""
-        step: Callable[..., object] = self.module.training_step
-        output = step(batch, 0) if self._takes_index else step(batch)
-        loss = output.get("loss") if isinstance(output, Mapping) else output
-        if output is None and self._may_skip:
-            return None
-        if not isinstance(loss, Tensor):
-            raise LightningError(
-                f"{type(self.module).__name__}.training_step returned {type(loss).__name__}, but "
-                'influence needs the loss: a tensor, or a mapping with the key "loss"'
-            )
-        return loss
-
-
-@contextmanager
-def as_in_evaluation(module: AnyModule) -> Iterator[None]:
-    """Take losses in evaluation mode: no dropout, no update of statistics, nothing logged.
-
-    Modes and logging methods are restored; metrics that `training_step` updates are reset.
-    """
-    were_training = [part for part in module.modules() if part.training]
-    methods = {name: vars(module).get(name) for name in ("log", "log_dict")}
-    module.eval()
-    for name in methods:
-        setattr(module, name, _log_nothing)
-    try:
-        yield
-    finally:
-        for name, method in methods.items():
-            if method is None:
-                delattr(module, name)
-            else:
-                setattr(module, name, method)
-        for part in were_training:
-            part.training = True
-        _reset_metrics(module)
-
-
-def _log_nothing(*_: object, **__: object) -> None:
-    pass
-
-
-def _reset_metrics(module: nn.Module) -> None:
-    for part in module.modules():
-        if isinstance(part, Metric):
-            part.reset()
+        with self._context():
+            output = call_step(self.module, "training_step", batch)
+        return None if output is None else loss_of(output, self.module)
 
 
 def chosen_parameters(
@@ -100,42 +57,45 @@ def chosen_parameters(
         The kind, and the parameters by name.
 
     Raises:
-        LightningError: There are none.
+        LightningError: There are none, or the batch has no loss.
     """
     trainable = {name: p for name, p in module.named_parameters() if p.requires_grad}
-    lora = {name: p for name, p in trainable.items() if _LORA in name}
-    if kind == "lora" or (kind == "auto" and lora):
-        return "lora", _some(module, lora, "LoRA parameters, such as those of peft")
-    if kind == "all":
-        return "all", _some(module, trainable, "trainable parameters")
-    layer = _last_called(module, batch)
-    last = {} if layer is None else {id(p) for p in layer.parameters(recurse=False)}
-    chosen = {name: p for name, p in trainable.items() if id(p) in last}
-    return "last_layer", _some(module, chosen, "layer with trainable parameters that is called")
+    if kind in ("auto", "lora"):
+        lora = {name: p for name, p in trainable.items() if _LORA in name}
+        if lora or kind == "lora":
+            return "lora", _some(module, lora, "LoRA parameters, such as those of peft")
+    if kind in ("auto", "last_layer"):
+        ids = {id(p) for p in _last_called(module, batch)}
+        last = {name: p for name, p in trainable.items() if id(p) in ids}
+        if last or kind == "last_layer":
+            what = "layer with trainable parameters that is called: give gradients='all'"
+            return "last_layer", _some(module, last, what)
+    return "all", _some(module, trainable, "trainable parameters")
 
 
 def _some(
     module: nn.Module, parameters: dict[str, nn.Parameter], what: str
 ) -> dict[str, nn.Parameter]:
     if not parameters:
-        raise LightningError(f"{type(module).__name__} has no {what}: influence needs gradients")
+        raise LightningError(f"influence needs gradients: {type(module).__name__} has no {what}")
     return parameters
 
 
-def _last_called(module: AnyModule, batch: object) -> nn.Module | None:
-    called: list[nn.Module] = []
-    handles = [
-        part.register_forward_hook(lambda layer, *_: called.append(layer))
-        for part in module.modules()
-        if any(p.requires_grad for p in part.parameters(recurse=False))
-    ]
+def _last_called(module: AnyModule, batch: object) -> list[nn.Parameter]:
+    """Return the trainable parameters of the layer that is called last."""
+    called: list[list[nn.Parameter]] = [[]]
+    handles = []
+    for part in module.modules():
+        own = [p for p in part.parameters(recurse=False) if p.requires_grad]
+        if own:
+            handles.append(part.register_forward_hook(lambda *_, own=own: called.append(own)))
     try:
         with torch.no_grad():
-            _Loss(module, may_skip=False)(batch)
+            loss_of(call_step(module, "training_step", batch), module)
     finally:
         for handle in handles:
             handle.remove()
-    return called[-1] if called else None
+    return called[-1]
 
 
 class ExampleGradients:
@@ -151,16 +111,19 @@ class ExampleGradients:
         parameters: The parameters, by name.
         batch_of: Makes a batch of examples, on the module's device.
         batch_size: Most examples per batch; fewer where gradients are long.
+        context: Context of each call of `training_step`, such as autocast.
     """
 
     def __init__(
         self,
         module: AnyModule,
-        parameters: Parameters,
+        parameters: Mapping[str, nn.Parameter],
         batch_of: Callable[[list[object]], object],
         batch_size: int,
+        context: Context = nullcontext,
     ) -> None:
-        self._loss, self._parameters, self._batch_of = _Loss(module), dict(parameters), batch_of
+        self._loss, self._batch_of = _Loss(module, context), batch_of
+        self._parameters = dict(parameters)
         self.n_parameters = sum(p.numel() for p in parameters.values())
         self.batch_size = max(1, min(batch_size, _MAX_ENTRIES // self.n_parameters))
         self._vectorized = True
@@ -183,7 +146,7 @@ class ExampleGradients:
                     return self._together(leaves, spec)
             except (RuntimeError, ValueError, TypeError):
                 # not every operation can be vectorized; what is wrong otherwise fails again below
-                _reset_metrics(self._loss)
+                self._reset_metrics()
             self._vectorized = False
         return torch.cat([self._alone(batch) for batch in batches])
 
@@ -198,7 +161,9 @@ class ExampleGradients:
 
         in_dims = (None, *[0] * len(tensors))
         # gradients of the others are not needed; `grad` counts inside of `no_grad`
-        with torch.no_grad():
+        with torch.no_grad(), warnings.catch_warnings():
+            # what vmap does example by example is no slower than without it
+            warnings.filterwarnings("ignore", message="There is a performance drop")
             per_example = vmap(grad(loss), in_dims=in_dims, randomness="different")
             gradients = per_example(chosen, *tensors)
         return torch.cat([gradients[name].flatten(1).float() for name in chosen], dim=1)
@@ -210,7 +175,14 @@ class ExampleGradients:
             if loss is None:
                 return torch.zeros(1, self.n_parameters, device=chosen[0].device)
             parts = torch.autograd.grad(loss, chosen, allow_unused=True, materialize_grads=True)
-        return torch.cat([part.flatten().float() for part in parts]).unsqueeze(0)
+        # an embedding may have sparse gradients
+        return torch.cat([part.to_dense().flatten().float() for part in parts]).unsqueeze(0)
+
+    def _reset_metrics(self) -> None:
+        """Forget what metrics have seen of a pass that failed."""
+        for part in self._loss.modules():
+            if isinstance(part, Metric):
+                part.reset()
 
 
 def _of_one_form(batches: Sequence[object]) -> list[list[int]]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,48 +13,80 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from synque_select.data.candidate import Candidate
 from synque_select.data.iterables import is_map_style
-from synque_select.errors import LightningError
+from synque_select.errors import LightningError, SynqueError
 from synque_select.training.comparability import content_sha256
 from synque_select.training.lightning_compat import flattened_loaders, is_overridden
-from synque_select.training.mixture_loader import MixtureDataset, Transform, training_example
+from synque_select.training.mixture_loader import MixtureDataset, training_example
 from synque_select.types.influence import ValidationKind
 from synque_select.utils.process_state import seeded
 
 if TYPE_CHECKING:
     from synque_select.training.datamodule import AnySynqueDataModule
 
-__all__ = ["Part", "Validation", "candidate_parts", "validation_data"]
+__all__ = ["Part", "Validation", "candidate_parts", "naming", "validation_data"]
 
 Collate = Callable[[list[Any]], object]
 _N_BATCHED = 2  # examples that represent the collation in a hash
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Part:
     """Examples whose gradients are taken together.
 
     Args:
         name: What they are, for messages: the name of a candidate, or "the validation data".
-        n: Number of the examples.
-        n_all: Number of those that they were drawn from.
-        example: Returns one of them, as training or validation sees it.
+        all_examples: Returns the example at a position, as training or validation sees it.
+        n_all: Number of all of these examples.
+        positions: (n,) int64 positions of those whose gradients are taken.
         collate: Makes a batch of examples.
     """
 
     name: str
-    n: int
+    all_examples: Callable[[int], object]
     n_all: int
-    example: Callable[[int], object]
+    positions: NDArray[np.int64]
     collate: Collate
+
+    @property
+    def n(self) -> int:
+        """Number of examples whose gradients are taken."""
+        return len(self.positions)
+
+    def example(self, i: int) -> object:
+        """Return one of these examples."""
+        return self.all_examples(int(self.positions[i]))
 
     @cached_property
     def sha256(self) -> str:
-        """Hash of the examples, and of how they become a batch."""
-        with seeded(0):  # a transform may be random
+        """Hash of the examples, and of how they become a batch.
+
+        Raises:
+            LightningError: An example cannot be read, or no batch can be made.
+        """
+        with naming(self, "no batch can be made of its examples: {error}"), seeded(0):
             batch = self.collate([self.example(i) for i in range(min(_N_BATCHED, self.n))])
-        return content_sha256([self.n, batch, *map(self.example, range(self.n))])
+            return content_sha256([self.n, batch, *map(self.example, range(self.n))])
+
+
+@contextmanager
+def naming(part: Part, message: str) -> Iterator[None]:
+    """Turn what the user's code raises into an error that names the part.
+
+    Args:
+        part: The part.
+        message: What has failed; "{error}" is replaced.
+
+    Raises:
+        LightningError: The body has raised something that is not an error of this library.
+    """
+    try:
+        yield
+    except SynqueError:
+        raise
+    except Exception as error:  # whatever the user's code raises
+        found = f"{type(error).__name__}: {error}"
+        raise LightningError(f"{part.name}: {message.replace('{error}', found)}") from error
 
 
 @dataclass(frozen=True)
@@ -96,20 +129,15 @@ def candidate_parts(data: AnySynqueDataModule, most: int, seed: int) -> list[Par
     assert isinstance(served, MixtureDataset)
     by_name = {candidate.name: candidate for candidate in served.candidates}
     return [
-        _candidate_part(by_name[c.name], most, seed, served.transform, loader.collate_fn)
-        for c in data.candidates
+        Part(
+            candidate.name,
+            partial(training_example, by_name[candidate.name], transform=served.transform),
+            by_name[candidate.name].n_all,
+            _drawn(len(by_name[candidate.name]), most, seed),
+            loader.collate_fn,
+        )
+        for candidate in data.candidates
     ]
-
-
-def _candidate_part(
-    candidate: Candidate, most: int, seed: int, transform: Transform | None, collate: Collate
-) -> Part:
-    positions = _drawn(len(candidate), most, seed)
-
-    def example(i: int) -> object:
-        return training_example(candidate, int(positions[i]), transform)
-
-    return Part(candidate.name, len(positions), candidate.n_all, example, collate)
 
 
 def _drawn(n: int, most: int, seed: int) -> NDArray[np.int64]:
@@ -134,18 +162,15 @@ def validation_data(data: AnySynqueDataModule, most: int, seed: int) -> Validati
         n, collate = len(surrogate), data.mixture_loader().collate_fn
         numbers = {family: i for i, family in enumerate(sorted(set(surrogate.families)))}
         own = torch.tensor([numbers[family] for family in surrogate.families])
-        part = Part("the surrogate validation data", n, n, surrogate.__getitem__, collate)
+        every = np.arange(n)
+        part = Part("the surrogate validation data", surrogate.__getitem__, n, every, collate)
         units = own[torch.from_numpy(surrogate.owners)]
         return Validation("surrogate", part, units, own, surrogate.messages)
     has_loader = is_overridden("val_dataloader", data)
     dataset, collate = _labeled(flattened_loaders(data.val_dataloader()) if has_loader else [])
-    positions = _drawn(len(dataset), most, seed)
-
-    def example(i: int) -> object:
-        value: object = dataset[int(positions[i])]
-        return value
-
-    part = Part("the validation data", len(positions), len(dataset), example, collate)
+    n = len(dataset)
+    drawn = _drawn(n, most, seed)
+    part = Part("the validation data", dataset.__getitem__, n, drawn, collate)
     return Validation("labeled", part, torch.arange(part.n))
 
 
@@ -163,5 +188,9 @@ def _labeled(loaders: Sequence[object]) -> tuple[Any, Collate]:
             "influence needs single validation examples: allowed as first validation loader is a "
             f"DataLoader over a map-style dataset, found {type(loader).__name__} over "
             f"{type(dataset).__name__}"
+        )
+    if not len(dataset):
+        raise LightningError(
+            "influence needs validation data: the first validation loader is empty"
         )
     return dataset, collate

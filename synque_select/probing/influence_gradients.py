@@ -5,31 +5,37 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from synque_select.errors import DataError, LightningError, SynqueError
+from synque_select.errors import DataError
 from synque_select.functional.influence import adam_direction
 from synque_select.functional.projection import random_projection
-from synque_select.probing.checkpointed_fit import AdamMoment, Checkpoint
-from synque_select.probing.example_gradients import (
-    ExampleGradients,
-    as_in_evaluation,
-    chosen_parameters,
-)
-from synque_select.probing.influence_data import Part
+from synque_select.probing.checkpointed_fit import AdamMoment, adam_moments
+from synque_select.probing.example_gradients import ExampleGradients, chosen_parameters
+from synque_select.probing.influence_data import Part, naming
+from synque_select.probing.influence_options import InfluenceOptions
 from synque_select.probing.tensor_files import TensorFiles
 from synque_select.training.comparability import weights_sha256
+from synque_select.training.module_state import unchanged_module
+from synque_select.training.training_step import training_batch
 from synque_select.types import GradientKind
 from synque_select.utils.process_state import seeded
 from synque_select.utils.progress import ProgressBar
+from synque_select.utils.wording import listed
 
 if TYPE_CHECKING:
     from synque_select.training.lightning_compat import AnyTrainer
 
 __all__ = ["GradientTaker", "Taken"]
+
+_KINDS: tuple[GradientKind, ...] = get_args(GradientKind)
+_FAILS = (
+    "training_step fails on its examples in evaluation mode: {error}. It must take a batch of one "
+    "example; validation batches must have the form of training batches"
+)
 
 
 class _Gradients(NamedTuple):
@@ -87,103 +93,130 @@ class GradientTaker:
     Args:
         parts: The candidates, then the validation data, whose gradients are not preconditioned.
         files: Where gradients are kept.
-        kind: Parameters whose gradients are taken, as in `chosen_parameters`.
-        dims: Dimensions to project to.
-        seed: Random seed of the projection, and of transforms.
+        key: Hash of everything that affects the fit, and of the options below.
+        options: Which gradients, their dimensions, and the random seed of the projection and of
+            transforms.
         batch_size: Most examples per batch.
         bar: Counts the examples.
-        identity: Hash of what the module was before training; see `module_sha256`.
     """
 
     parts: Sequence[Part]
     files: TensorFiles
-    kind: GradientKind | Literal["auto"]
-    dims: int
-    seed: int
+    key: str
+    options: InfluenceOptions
     batch_size: int
     bar: ProgressBar
-    identity: str
 
-    def __call__(self, trainer: AnyTrainer, checkpoint: Checkpoint) -> Taken:
-        """Take them with the weights that the Trainer's module has."""
+    def kept(self, number: int) -> Taken | None:
+        """Return what an earlier run took at a checkpoint; None if any of it is missing."""
+        about = self.files.load(self._key(number))
+        if about is None:
+            return None
+        weights = about["weights"].numpy().tobytes().hex()
+        parts = []
+        for part in self.parts:
+            kept = self.files.load(self._part_key(weights, part))
+            if kept is None:
+                return None
+            parts.append(_Gradients(kept["rows"].float(), kept["norms"]))
+        self.bar.update(sum(part.n for part in self.parts))
+        rate, kind, n_parameters, is_preconditioned = about["numbers"].tolist()
+        return Taken(
+            rate, _KINDS[int(kind)], int(n_parameters), bool(is_preconditioned), tuple(parts)
+        )
+
+    def take(self, trainer: AnyTrainer, number: int, rate: float) -> Taken:
+        """Take them at a checkpoint, with the weights that the Trainer's module has."""
         module = trainer.lightning_module
-        with as_in_evaluation(module), trainer.precision_plugin.forward_context():
+        assert module is not None
+        _check_weights(trainer)
+        weights, moments = weights_sha256(module), adam_moments(trainer)
+        context = trainer.precision_plugin.train_step_context
+        with unchanged_module(trainer, module, self.options.seed):
             first = self.parts[0]
-            batch = _batch(trainer, first, [first.example(0)])
-            kind, chosen = chosen_parameters(module, self.kind, batch)
-            moments = _moments(checkpoint, chosen)
-            about = [
-                [self.identity, weights_sha256(module)],
-                [list(chosen), self.dims, self.seed, trainer.precision],
-            ]
+            with naming(first, _FAILS), context():
+                examples = [first.example(i) for i in range(min(first.n, self.batch_size))]
+                batch = training_batch(trainer, first.collate, examples)
+                kind, chosen = chosen_parameters(module, self.options.gradients, batch)
+            has_moments = chosen.keys() <= moments.keys()  # as with Adam
             parts = []
             for part in self.parts:
-                to_batch = partial(_batch, trainer, part)
-                gradients = ExampleGradients(module, chosen, to_batch, self.batch_size)
-                own = None if part is self.parts[-1] else moments
-                key = self.files.key(about, part.sha256, own)
-                parts.append(self._part(key, gradients, part, own))
+                of_batch = partial(training_batch, trainer, part.collate)
+                gradients = ExampleGradients(module, chosen, of_batch, self.batch_size, context)
+                is_candidate = part is not self.parts[-1]
+                own = [moments[n] for n in chosen] if has_moments and is_candidate else None
+                parts.append(self._part(weights, part, gradients, list(chosen), own))
         n_parameters = sum(p.numel() for p in chosen.values())
-        return Taken(checkpoint.rate, kind, n_parameters, moments is not None, parts)
+        numbers = [rate, _KINDS.index(kind), n_parameters, has_moments]
+        about = {
+            "weights": torch.tensor(list(bytes.fromhex(weights)), dtype=torch.uint8),
+            "numbers": torch.tensor(numbers, dtype=torch.float64),
+        }
+        self.files.keep(self._key(number), about)
+        return Taken(rate, kind, n_parameters, has_moments, parts)
+
+    def _key(self, *parts: object) -> str:
+        return self.files.key(self.key, *parts)
+
+    def _part_key(self, weights: str, part: Part) -> str:
+        return self._key(weights, part.sha256, part is self.parts[-1])
 
     def _part(
         self,
-        key: str,
-        gradients: ExampleGradients,
+        weights: str,
         part: Part,
+        gradients: ExampleGradients,
+        names: Sequence[str],
         moments: Sequence[AdamMoment] | None,
     ) -> _Gradients:
+        key = self._part_key(weights, part)
         kept = self.files.load(key)
         if kept is None:
-            with seeded(self.seed):  # a transform may be random
-                kept = self._computed(gradients, part, moments)
+            with seeded(self.options.seed):  # a transform may be random
+                kept = self._computed(part, gradients, names, moments)
             self.files.keep(key, kept)
         else:
             self.bar.update(part.n)
         return _Gradients(kept["rows"].float(), kept["norms"])
 
     def _computed(
-        self, gradients: ExampleGradients, part: Part, moments: Sequence[AdamMoment] | None
+        self,
+        part: Part,
+        gradients: ExampleGradients,
+        names: Sequence[str],
+        moments: Sequence[AdamMoment] | None,
     ) -> dict[str, Tensor]:
         rows, norms = [], []
         for start in range(0, part.n, gradients.batch_size):
             stop = min(part.n, start + gradients.batch_size)
-            batch = _gradients(gradients, part, range(start, stop))
+            with naming(part, _FAILS):
+                batch = gradients([part.example(i) for i in range(start, stop)])
             if moments is not None:
                 batch = _directions(batch, moments)
             lengths = batch.norm(dim=1)
+            _check_finite(part, lengths, start)
             unit = batch / lengths.clamp(min=torch.finfo(batch.dtype).tiny).unsqueeze(1)
-            rows.append(random_projection(unit, self.dims, seed=self.seed).half().cpu())
+            rows.append(
+                random_projection(unit, self.options.dims, seed=self.options.seed).half().cpu()
+            )
             norms.append(lengths.cpu())
             self.bar.update(stop - start)
-        _check_lengths(part, torch.cat(norms))
+        if not bool(torch.cat(norms).any()):
+            raise DataError(
+                f"{part.name}: all gradients of {listed(names)} are 0, so that nothing can be said "
+                "of its influence; the loss of a batch of one example must depend on these "
+                "parameters"
+            )
         return {"rows": torch.cat(rows), "norms": torch.cat(norms)}
 
 
-def _batch(trainer: AnyTrainer, part: Part, examples: list[object]) -> object:
-    """Return a batch as `training_step` gets it from the Trainer."""
-    moved = trainer.strategy.batch_to_device(part.collate(examples))
-    return trainer.precision_plugin.convert_input(moved)
-
-
-def _moments(checkpoint: Checkpoint, chosen: dict[str, nn.Parameter]) -> list[AdamMoment] | None:
-    """Return the moments of all chosen parameters; None if one has none, as with SGD."""
-    found_all = all(name in checkpoint.moments for name in chosen)
-    return [checkpoint.moments[name] for name in chosen] if found_all else None
-
-
-def _gradients(gradients: ExampleGradients, part: Part, positions: range) -> Tensor:
-    """Compute gradients; what the user's code raises becomes an error that names the part."""
-    try:
-        return gradients([part.example(i) for i in positions])
-    except SynqueError:
-        raise
-    except Exception as error:  # whatever the module raises
-        raise LightningError(
-            f"{part.name}: training_step fails on its examples in evaluation mode: "
-            f"{type(error).__name__}: {error}. It must take a batch of one example; validation "
-            "batches must have the form of training batches"
-        ) from error
+def _check_weights(trainer: AnyTrainer) -> None:
+    bad = [n for n, p in trainer.lightning_module.named_parameters() if not p.isfinite().all()]
+    if bad:
+        raise DataError(
+            f"step {trainer.global_step} of the fit: {listed(bad)} have weights that are not "
+            "finite: lower the learning rate, or remove examples whose loss is not finite"
+        )
 
 
 def _directions(gradients: Tensor, moments: Sequence[AdamMoment]) -> Tensor:
@@ -198,14 +231,11 @@ def _directions(gradients: Tensor, moments: Sequence[AdamMoment]) -> Tensor:
     )
 
 
-def _check_lengths(part: Part, norms: Tensor) -> None:
-    if not bool(norms.isfinite().all()):
+def _check_finite(part: Part, lengths: Tensor, start: int) -> None:
+    bad = torch.nonzero(~lengths.isfinite()).flatten().tolist()
+    if bad:
+        position = part.positions[start + bad[0]]
         raise DataError(
-            f"{part.name}: the gradient of an example is not finite; the fit may have diverged: "
-            "lower the learning rate"
-        )
-    if not bool(norms.any()):
-        raise DataError(
-            f"{part.name}: all gradients are 0, so that nothing can be said of its influence; the "
-            "loss of a batch of one example must depend on the parameters"
+            f"{part.name}, example {position} (counted from 0): its gradient is not finite: "
+            "remove the example"
         )

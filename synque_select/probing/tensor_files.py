@@ -1,4 +1,4 @@
-"""Files of the cache with checkpoints and gradients, each named after what it depends on."""
+"""Files of the cache with gradients, each named after what it depends on."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from synque_select.utils.versions import package_versions, source_hash
 
 __all__ = ["TensorFiles"]
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -50,11 +50,6 @@ class TensorFiles:
             except OSError:
                 pass
         return None
-
-    def has(self, key: str) -> bool:
-        """Return whether tensors are kept; they are checked when they are read."""
-        name = f"{key}.safetensors"
-        return any((folder / name).is_file() for folder in self._folders)
 
     def keep(self, key: str, tensors: Mapping[str, Tensor]) -> None:
         """Write tensors; a cache that cannot be written costs time in the next run, not this one.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
@@ -21,10 +20,15 @@ from synque_select.training.lightning_compat import (
     flattened_loaders,
     is_overridden,
     lightning_module_of,
-    takes_batch_number,
 )
 from synque_select.training.mixture_loader import MixtureDataset, MixtureLoader, training_example
 from synque_select.training.module_state import unchanged_module
+from synque_select.training.training_step import (
+    call_step,
+    check_gives_losses,
+    loss_of,
+    training_batch,
+)
 from synque_select.utils.wording import counted
 
 if TYPE_CHECKING:
@@ -173,18 +177,9 @@ class TrainingEvaluation:
 
     def _check_losses(self) -> None:
         """Refuse modules whose `training_step` cannot be called for its loss alone."""
-        kind = type(self._module).__name__
-        if not self._module.automatic_optimization:
-            raise LightningError(
-                f"{kind} optimizes by itself (automatic_optimization=False), so its training_step "
-                "trains and cannot be called for a loss: take a policy that needs no losses, such "
-                "as 'agreement' or 'static'"
-            )
-        if "dataloader_iter" in inspect.signature(self._module.training_step).parameters:
-            raise LightningError(
-                f"training_step of {kind} fetches its own batches (dataloader_iter), so it cannot "
-                "be called for the loss of a batch: let it take a batch"
-            )
+        check_gives_losses(
+            self._module, ": take a policy that needs no losses, such as 'agreement' or 'static'"
+        )
 
     def _mean_loss(self, examples: Callable[[], Iterator[object]]) -> float:
         """Return the mean of the losses of batches, weighted by their numbers of examples.
@@ -194,7 +189,7 @@ class TrainingEvaluation:
         total, n_all = 0.0, 0
         for n, result in self._results(examples, "training_step"):
             if result is not None:
-                total += n * _loss_of(result, self._module)
+                total += n * float(loss_of(result, self._module))
                 n_all += n
         return total / n_all if n_all else math.nan
 
@@ -220,23 +215,15 @@ class TrainingEvaluation:
         results = []
         rest = examples()
         while part := list(islice(rest, size)):
-            results.append((len(part), self._call(method, self._batch(part))))
+            batch = training_batch(self._trainer, self._loader.collate_fn, part)
+            results.append((len(part), self._call(method, batch)))
         return results
-
-    def _batch(self, examples: list[object]) -> Any:
-        """Return a batch on the device of training, as the training loop makes it."""
-        trainer, module = self._trainer, self._module
-        assert self._loader.collate_fn is not None
-        batch = trainer.precision_plugin.convert_input(self._loader.collate_fn(examples))
-        batch = module._on_before_batch_transfer(batch, dataloader_idx=0)
-        return trainer.strategy.batch_to_device(batch, dataloader_idx=0)
 
     def _call(self, method: str, batch: Any) -> Any:
         module = self._module
-        call = getattr(module, method)
         try:
             with self._trainer.precision_plugin.train_step_context():
-                return call(batch, 0) if takes_batch_number(module, method) else call(batch)
+                return call_step(module, method, batch)
         except SynqueError:
             raise
         except Exception as error:  # the user's code may raise anything
@@ -321,16 +308,6 @@ def _with_label_of(template: Candidate, real: RealSample, position: int) -> obje
     if isinstance(example, tuple | list) and isinstance(label, int):
         return type(example)([*example[:label], first[label], *example[label + 1 :]])
     return example
-
-
-def _loss_of(result: Any, module: AnyModule) -> float:
-    loss = result.get("loss") if isinstance(result, Mapping) else result
-    if isinstance(loss, Tensor) and loss.numel() == 1:
-        return float(loss)
-    raise LightningError(
-        f"training_step of {type(module).__name__} returns {type(result).__name__} in eval mode; "
-        "allowed is a loss, or a mapping with 'loss'"
-    )
 
 
 def _matrix_of(result: Any, n: int, method: str) -> Tensor:

@@ -60,9 +60,9 @@ def unchanged_module(trainer: AnyTrainer, module: AnyModule, seed: int) -> Itera
     if changed:
         raise LightningError(
             f"{type(module).__name__} changes parameters when it is only evaluated: "
-            f"{listed(changed)}. Training would not go on as without ReselectionCallback: change "
-            "them in on_train_batch_end, such as the moving average of another network, or take "
-            "the policy 'static'"
+            f"{listed(changed)}. Training would not go on as if nothing had been evaluated: change "
+            "them in on_train_batch_end, such as the moving average of another network, or do not "
+            "evaluate the module in training (ReselectionCallback: policy 'static')"
         )
 
 
@@ -125,8 +125,8 @@ def _ignore(*_: object, **__: object) -> None:
 
 def _refuse(*_: object, **__: object) -> None:
     raise LightningError(
-        "the module calls all_gather, but the policy of ReselectionCallback evaluates it on rank 0 "
-        "alone: train on one device, or take a policy that does not evaluate it, such as 'static'"
+        "the module calls all_gather, but it is evaluated on rank 0 alone: train on one device, or "
+        "do not evaluate the module in training (ReselectionCallback: policy 'static')"
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 from synque_select.utils.display import Shown
 from synque_select.utils.json_fields import JsonFields, null_if_undefined
@@ -18,8 +18,8 @@ __all__ = ["CandidateInfluence", "GradientKind", "InfluenceResult", "ValidationK
 
 ValidationKind: TypeAlias = Literal["surrogate", "labeled"]
 GradientKind: TypeAlias = Literal["lora", "last_layer", "all"]
-_VALIDATIONS: tuple[ValidationKind, ...] = ("surrogate", "labeled")
-_GRADIENTS: tuple[GradientKind, ...] = ("lora", "last_layer", "all")
+_VALIDATIONS: tuple[ValidationKind, ...] = get_args(ValidationKind)
+_GRADIENTS: tuple[GradientKind, ...] = get_args(GradientKind)
 
 
 @dataclass(frozen=True)

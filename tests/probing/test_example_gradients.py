@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -13,10 +15,17 @@ from torchmetrics import MeanMetric
 from synque_select.errors import LightningError
 from synque_select.probing.example_gradients import (
     ExampleGradients,
-    as_in_evaluation,
     chosen_parameters,
 )
+from synque_select.training.module_state import unchanged_module
 from tests.lightning_package import pl
+
+
+@contextmanager
+def evaluated(module: pl.LightningModule) -> Iterator[None]:
+    """As the module is while gradients are taken; `by_autograd` needs gradients of its own."""
+    with unchanged_module(pl.Trainer(logger=False), module, seed=0), torch.enable_grad():
+        yield
 
 
 class Net(pl.LightningModule):
@@ -65,16 +74,17 @@ def by_autograd(module: Net, names: list[str]) -> torch.Tensor:
 def test_they_are_those_of_autograd(kind: Any, reads_values: bool):
     torch.manual_seed(0)
     module = Net(reads_values)
-    with as_in_evaluation(module):
+    with evaluated(module):
         taken_kind, chosen = chosen_parameters(module, kind, default_collate(examples(1)))
         assert taken_kind == kind
         module.batch_sizes.clear()
         taken = ExampleGradients(module, chosen, default_collate, 16)(examples())
+        n_passes = len(module.batch_sizes)
         expected = by_autograd(module, list(chosen))
     assert taken.shape == (7, sum(p.numel() for p in chosen.values()))
     assert torch.allclose(taken, expected, atol=1e-6)
     # one pass for all examples, or one try and then one pass per example
-    assert len(module.batch_sizes) == (8 if reads_values else 1)
+    assert n_passes == (8 if reads_values else 1)
 
 
 class Texts(pl.LightningModule):
@@ -104,7 +114,7 @@ def test_no_example_is_padded_to_the_length_of_others(time_major: bool):
     torch.manual_seed(0)
     module = Texts(time_major)
     rows = [([1, 2, 3, 4], 0), ([5, 6], 1), ([7, 8, 1, 2], 1), ([3, 4, 5], 0)]
-    with as_in_evaluation(module):
+    with evaluated(module):
         _, chosen = chosen_parameters(module, "all", module.collate(rows[:1]))
         taken = ExampleGradients(module, chosen, module.collate, 16)(rows)
         expected = []
@@ -118,7 +128,7 @@ def test_no_example_is_padded_to_the_length_of_others(time_major: bool):
 def test_an_example_that_training_skips_has_no_gradient():
     module = Texts(time_major=False)
     rows = [([1, 2], 0), ([5], 1)]
-    with as_in_evaluation(module):
+    with evaluated(module):
         _, chosen = chosen_parameters(module, "all", module.collate(rows[:1]))
         taken = ExampleGradients(module, chosen, module.collate, 16)(rows)
     assert taken[0].any()
@@ -127,7 +137,7 @@ def test_an_example_that_training_skips_has_no_gradient():
 
 def test_the_last_layer_is_the_one_that_is_called_last():
     module = Net()
-    with as_in_evaluation(module):
+    with evaluated(module):
         kind, chosen = chosen_parameters(module, "auto", default_collate(examples(1)))
     assert (kind, list(chosen)) == ("last_layer", ["head.weight", "head.bias"])
 
@@ -145,7 +155,7 @@ def test_lora_parameters_come_first():
 
     torch.manual_seed(0)
     module = Adapted()
-    with as_in_evaluation(module):
+    with evaluated(module):
         kind, chosen = chosen_parameters(module, "auto", default_collate(examples(1)))
         assert kind == "lora"
         assert all("lora_" in name for name in chosen)
@@ -153,11 +163,49 @@ def test_lora_parameters_come_first():
         assert torch.allclose(taken, by_autograd(module, list(chosen)), atol=1e-6)
 
 
+class Tied(pl.LightningModule):
+    """A language model whose embedding is its last layer, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.head = nn.Embedding(9, 4), nn.Linear(4, 9, bias=False)
+        self.head.weight = self.embedding.weight
+
+    def training_step(self, batch: torch.Tensor, batch_idx: int) -> torch.Tensor:
+        logits = self.head(self.embedding(batch[:, :-1]))
+        return nn.functional.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten())
+
+
+class Bag(pl.LightningModule):
+    """Embeddings, whose gradients may be sparse, and nothing else."""
+
+    def __init__(self, sparse: bool) -> None:
+        super().__init__()
+        self.embedding = nn.EmbeddingBag(9, 3, sparse=sparse, mode="sum")
+
+    def training_step(self, batch: torch.Tensor, batch_idx: int) -> torch.Tensor:
+        return nn.functional.cross_entropy(self.embedding(batch), batch[:, 0] % 3)
+
+
+@pytest.mark.parametrize("module", [Tied(), Bag(sparse=False), Bag(sparse=True)])
+@pytest.mark.parametrize("kind", ["last_layer", "all"])
+def test_weights_that_are_tied_and_gradients_of_embeddings_alone(module: Any, kind: Any):
+    rows = [torch.tensor(row) for row in ([1, 2, 3, 4], [5, 6, 7, 8], [2, 2, 1, 0])]
+    with evaluated(module):
+        _, chosen = chosen_parameters(module, kind, torch.stack(rows[:1]))
+        assert list(chosen) == ["embedding.weight"]
+        taken = ExampleGradients(module, chosen, torch.stack, 16)(rows)
+        for row, gradient in zip(rows, taken, strict=True):
+            loss = module.training_step(row.unsqueeze(0), 0)
+            (expected,) = torch.autograd.grad(loss, [module.embedding.weight])
+            assert torch.allclose(gradient, expected.to_dense().flatten(), atol=1e-6)
+
+
 def test_the_module_is_left_as_it_was():
     module = Net(reads_values=True)
     module.body[1].eval()
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
-    with as_in_evaluation(module):
+    with evaluated(module):
         _, chosen = chosen_parameters(module, "last_layer", default_collate(examples(1)))
         ExampleGradients(module, chosen, default_collate, 16)(examples())
         assert not module.training
@@ -175,7 +223,7 @@ def test_the_module_is_left_as_it_was():
 )
 def test_a_module_without_such_parameters(kind: Any, message: str):
     module = Net().requires_grad_(False)
-    with as_in_evaluation(module), pytest.raises(LightningError, match=message):
+    with evaluated(module), pytest.raises(LightningError, match=message):
         chosen_parameters(module, kind, default_collate(examples(1)))
 
 
@@ -186,5 +234,5 @@ def test_a_step_without_a_loss():
             return None
 
     module = Silent()
-    with as_in_evaluation(module), pytest.raises(LightningError, match="returned NoneType"):
+    with evaluated(module), pytest.raises(LightningError, match="returned NoneType"):
         chosen_parameters(module, "auto", default_collate(examples(1)))

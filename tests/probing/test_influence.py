@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -186,12 +187,13 @@ def test_it_predicts_the_change_of_the_loss_by_a_step():
     assert max(ratios) == pytest.approx(min(ratios), rel=0.05)
 
 
-def test_a_second_run_takes_no_gradient_again():
+def test_a_second_run_trains_nothing_and_takes_no_gradient():
     whole = measured(data=digit_data())
     n_whole = DigitNet.calls[0]
     again = measured(data=digit_data())
-    assert DigitNet.calls[0] - n_whole <= 5  # one step of the fit, and one batch per checkpoint
+    assert DigitNet.calls[0] == n_whole
     assert again.candidates == whole.candidates
+    assert replace(again, seconds=whole.seconds) == whole
 
 
 def test_a_kill_amid_the_gradients(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -204,7 +206,7 @@ def test_a_kill_amid_the_gradients(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     DigitNet.fails_after.clear()
     n_before = DigitNet.calls[0]
     result = measured()
-    assert DigitNet.calls[0] - n_before < n_whole - 30  # not the 30 steps of the fit again
+    assert DigitNet.calls[0] - n_before < n_whole / 2  # the fit, and gradients of its end
     assert result.candidates == whole.candidates
 
 
@@ -250,8 +252,6 @@ def test_a_damaged_file_is_made_again(tmp_path: Path, caplog: pytest.LogCaptureF
     before = measured()
     for path in (tmp_path / "cache" / "influence").iterdir():
         path.write_bytes(path.read_bytes()[:-40])
-    with pytest.raises(LightningError, match="give the same command again"):
-        measured()
     assert measured().candidates == before.candidates
     assert "is damaged" in caplog.text
 

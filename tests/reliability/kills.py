@@ -1,4 +1,4 @@
-"""Kills of five kinds of work at seeded moments: what is left is continued to the same result.
+"""Kills of seven kinds of work at seeded moments: what is left is continued to the same result.
 
 `python -m tests.reliability.kills --moments 50` prints the counts as JSON. Each piece of work runs
 in a process that is forked from one that has imported everything. It counts its steps: files opened
@@ -32,11 +32,15 @@ import optuna  # imported here so that forked processes need not
 import sqlalchemy.orm  # noqa: F401
 import torch
 
+from synque_select.experiment import ExperimentOptions, run_experiment
 from synque_select.lens.config import LensConfig
 from synque_select.lens.rubric import Rubric
+from synque_select.probing.influence import run_influence
 from synque_select.probing.sweep import SweepOptions, run_sweep
 from synque_select.proxies.lens import with_lens
 from synque_select.records.correlation_file import load_correlations
+from synque_select.records.experiment_result import load_result
+from synque_select.records.influence_file import load_influence
 from synque_select.records.ranking_file import load_ranking, save_ranking
 from synque_select.records.store import RunStore
 from synque_select.selection.scorer import Scorer, rank
@@ -45,6 +49,7 @@ from synque_select.tuning.command import run_tuning
 from synque_select.types import Ranking
 from tests.training.scripts import resumable
 from tests.training.scripts.resumable import Events, LoggedJudge, weigh
+from tests.training.shades import Shades
 from tests.training.tiny import (
     WORDS,
     LetterEncoder,
@@ -166,6 +171,31 @@ def cmaes_work(folder: Path) -> None:
     )  # fmt: skip
 
 
+def influence_work(folder: Path) -> None:
+    os.environ["SYNQUE_CACHE"] = str(folder / "cache")
+    torch.manual_seed(0)
+    run_influence(
+        TinyModel(),
+        data_module(),
+        max_steps=6,
+        run_dir=str(folder / "run"),
+        trainer_options={"accelerator": "cpu"},
+    )
+
+
+def experiment_work(folder: Path) -> None:
+    options = ExperimentOptions(
+        top_k=2,
+        replicates=2,
+        n_random=2,
+        run_dir=folder / "run",
+        store=folder / "records.sqlite",
+        cache_dir=folder / "cache",
+        progress=False,
+    )
+    run_experiment(Shades(), options)
+
+
 def plain_ranking(folder: Path) -> dict[str, Any]:
     """Return a ranking without times, paths, and what depends on how often it was begun."""
     ranking: Ranking = load_ranking(folder)
@@ -207,6 +237,20 @@ def sweep_result(folder: Path) -> object:
     ]
 
 
+def influence_result(folder: Path) -> object:
+    return {**load_influence(folder / "run").to_dict(), "seconds": None}
+
+
+def experiment_result(folder: Path) -> object:
+    result = load_result(folder / "run")
+    records = RunStore(folder / "records.sqlite").read()
+    return [
+        [repr(getattr(result, part)) for part in ("arms", "comparisons", "candidates")],
+        repr(result.correlations),
+        sorted((r.run_id, r.kind, str(r.metrics), str(r.scores)) for r in records),
+    ]
+
+
 def finished_trials(folder: Path) -> list[list[Any]]:
     """Return role, start, weights, hyper-parameters, state and value of each finished trial."""
     study = json.loads((folder / "run" / "study.json").read_text())
@@ -235,6 +279,8 @@ WORK: dict[str, tuple[Callable[[Path], None], Callable[[Path], object]]] = {
     "sweep": (sweep_work, sweep_result),
     "tune": (tune_work, tune_result),
     "tune with CMA-ES": (cmaes_work, tune_result),
+    "influence": (influence_work, influence_result),
+    "experiment": (experiment_work, experiment_result),
 }
 
 

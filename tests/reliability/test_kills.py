@@ -39,7 +39,17 @@ def run(module: str, *arguments: str, timeout_s: float) -> dict[str, dict[str, i
     return counts
 
 
-@pytest.mark.parametrize("kind", ["rank", "sweep", "tune", "tune with CMA-ES"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "rank",
+        "sweep",
+        "tune",
+        "tune with CMA-ES",
+        "influence",
+        pytest.param("experiment", marks=pytest.mark.slow),
+    ],
+)
 def test_one_moment(kind: str):
     if "CMA-ES" in kind:
         pytest.importorskip("cmaes")
