@@ -63,7 +63,8 @@ def test_one_moment(kind: str):
 def test_fifty_moments():
     pytest.importorskip("cmaes")
     totals: Counter[str] = Counter()
-    for counts in run("kills", "--moments", "50", timeout_s=7000).values():
+    kinds = ["rank", "fit", "sweep", "tune", "tune with CMA-ES"]
+    for counts in run("kills", "--kinds", *kinds, "--moments", "50", timeout_s=7000).values():
         totals.update(counts)
     assert totals["same result"] == 50
     notes = {
@@ -71,6 +72,15 @@ def test_fifty_moments():
         f"of {totals['questions']:,} questions to the judge asked again": totals["asked again"],
     }
     record_counts("kills", {"same result": totals["same result"]}, notes)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_ten_moments_of_influence_and_of_an_experiment():
+    kinds = ["influence", "experiment"]
+    counts = run("kills", "--kinds", *kinds, "--moments", "10", timeout_s=3500)
+    assert all(counts[kind]["same result"] == 5 for kind in kinds)
+    assert sum(counts[kind]["kills"] for kind in kinds) >= 5
 
 
 @pytest.mark.slow
