@@ -354,7 +354,7 @@ def test_modules_and_data_that_are_not_allowed():
         measured(data=pl.LightningDataModule())
     with pytest.raises(LightningError, match="automatic_optimization=False"):
         measured(ByHand())
-    with pytest.raises(DataError, match="same: all gradients of network.2.weight, .* are 0"):
+    with pytest.raises(DataError, match=r"same: all gradients of network.2.weight, .* are 0"):
         measured(Constant())
     with pytest.raises(DataError, match="not finite"):
         measured(Diverged())

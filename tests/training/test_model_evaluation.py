@@ -319,7 +319,7 @@ def test_held_out_examples_come_from_the_surrogate_validation_set(tmp_path):
             lambda evaluation: evaluation.real_outputs(3),
             {"model": TinyModel},
             LightningError,
-            r"TinyModel.predict_step fails .*Define a predict_step that takes a batch, or name another",
+            r"TinyModel.predict_step fails .*Define a predict_step that takes a batch",
         ),
     ],
     ids=["no surrogate", "no real sample", "no method", "no predict_step"],
