@@ -162,7 +162,7 @@ class ExampleGradients:
         in_dims = (None, *[0] * len(tensors))
         # gradients of the others are not needed; `grad` counts inside of `no_grad`
         with torch.no_grad(), warnings.catch_warnings():
-            # what vmap does example by example is no slower than without it
+            # vmap goes example by example there, as would be done without it
             warnings.filterwarnings("ignore", message="There is a performance drop")
             per_example = vmap(grad(loss), in_dims=in_dims, randomness="different")
             gradients = per_example(chosen, *tensors)

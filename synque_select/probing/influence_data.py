@@ -85,8 +85,8 @@ def naming(part: Part, message: str) -> Iterator[None]:
     except SynqueError:
         raise
     except Exception as error:  # whatever the user's code raises
-        found = f"{type(error).__name__}: {error}"
-        raise LightningError(f"{part.name}: {message.replace('{error}', found)}") from error
+        raised = f"{type(error).__name__}: {error}"
+        raise LightningError(f"{part.name}: {message.replace('{error}', raised)}") from error
 
 
 @dataclass(frozen=True)

@@ -106,11 +106,11 @@ def test_other_precisions_say_the_same(precision: str):
             progress=False,
         )
 
-    expected, found = run(), run(precision=precision)
-    assert [one.name for one in found.order()] == [one.name for one in expected.order()]
+    expected, other = run(), run(precision=precision)
+    assert [one.name for one in other.order()] == [one.name for one in expected.order()]
     for name, value in expected.values.items():
-        assert found[name].value == pytest.approx(value, abs=0.03)
-        assert math.isfinite(found[name].low)
+        assert other[name].value == pytest.approx(value, abs=0.03)
+        assert math.isfinite(other[name].low)
 
 
 def test_a_candidate_with_two_examples_is_the_least():
@@ -157,9 +157,9 @@ def test_batches_pass_through_the_hooks_of_the_module():
 
     pool = [Candidate(n, whole(rows), view=key_of, label="label") for n, rows in SETS.items()]
     data = SynqueDataModule(pool, val=whole(SETS["same"]), batch_size=32)
-    found, expected = measured(fresh(Hooked), data), measured()
+    hooked, expected = measured(fresh(Hooked), data), measured()
     # the pixels of noise are rounded
-    assert found["same"].value == pytest.approx(expected["same"].value, abs=0.02)
+    assert hooked["same"].value == pytest.approx(expected["same"].value, abs=0.02)
 
 
 class Mapped(DigitNet):
