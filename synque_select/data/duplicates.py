@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
+from scipy.sparse import coo_array, csr_array
 from scipy.sparse.csgraph import connected_components
 
 from synque_select.data.examples import Examples
@@ -66,14 +66,21 @@ def copy_groups(digests: Sequence[NDArray[np.uint8]]) -> NDArray[np.int64]:
         [0, 1, 0]
     """
     views = [np.unique(content_numbers(part)) for part in digests]
+    # of datasets with the same views, one is compared with the others
+    known: dict[bytes, int] = {}
+    of = np.array([known.setdefault(part.tobytes(), len(known)) for part in views])
+    views = [np.frombuffer(part, dtype=np.uint64) for part in known]
     sizes = np.array([len(part) for part in views])
     owners = np.repeat(np.arange(len(views)), sizes)
     columns = np.unique(np.concatenate(views), return_inverse=True)[1]
     contains = csr_array((np.ones(len(columns), dtype=np.int64), (owners, columns)))
-    n_shared = (contains @ contains.T).toarray()
-    is_copy = n_shared > _MOSTLY_SHARED * np.minimum.outer(sizes, sizes)
-    numbers: NDArray[np.int64] = connected_components(is_copy, directed=False)[1].astype(np.int64)
-    return numbers
+    # only the pairs that share a view: nearly all pairs of different datasets do not
+    shared = (contains @ contains.T).tocoo()
+    a, b = shared.coords
+    is_copy = shared.data > _MOSTLY_SHARED * np.minimum(sizes[a], sizes[b])
+    copies = coo_array((is_copy[is_copy], (a[is_copy], b[is_copy])), shape=shared.shape)
+    numbers: NDArray[np.int64] = connected_components(copies, directed=False)[1].astype(np.int64)
+    return numbers[of]
 
 
 def n_distinct(digests: NDArray[np.uint8]) -> int:
@@ -118,8 +125,10 @@ def _copies(candidates: Sequence[Examples]) -> list[str]:
     keys = [content_key(candidate.digests) for candidate in candidates]
     exact: list[str] = []
     near: list[str] = []
-    for number in range(int(numbers.max()) + 1):
-        members = np.flatnonzero(numbers == number).tolist()
+    groups: dict[int, list[int]] = {}
+    for i, number in enumerate(numbers.tolist()):
+        groups.setdefault(number, []).append(i)
+    for members in groups.values():
         if len(members) > 1:
             of = exact if len({keys[i] for i in members}) == 1 else near
             of.append(listed([candidates[i].name for i in members]))

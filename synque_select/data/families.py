@@ -8,6 +8,7 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from synque_select.data.duplicates import copy_groups
@@ -97,12 +98,23 @@ def judging_families(candidates: Sequence[_Judge]) -> tuple[str, ...]:
         >>> judging_families([a, b, Candidate("a_again", ["y", "x"])])
         ('a', 'b', 'a')
     """
-    given = np.array([part.family or part.name for part in candidates])
-    copies = copy_groups([part.digests for part in candidates])
-    together = (given[:, None] == given) | (copies[:, None] == copies)
+    given = [part.family or part.name for part in candidates]
+    copies = copy_groups([part.digests for part in candidates]).tolist()
+    places = range(len(given))
+    # each with the first of its family, and with the first copy
+    first = {name: i for i, name in reversed([*enumerate(given)])}
+    first_copy = {number: i for i, number in reversed([*enumerate(copies)])}
+    others = [*(first[name] for name in given), *(first_copy[number] for number in copies)]
+    together = coo_array(
+        (np.ones(len(others), dtype=bool), ([*places, *places], others)),
+        shape=(len(given), len(given)),
+    )
     numbers = connected_components(together, directed=False)[1].tolist()
     # any name of a member would do; the first is the same however often a copy is listed
-    return tuple(str(given[numbers.index(number)]) for number in numbers)
+    names: dict[int, str] = {}
+    return tuple(
+        names.setdefault(number, name) for number, name in zip(numbers, given, strict=True)
+    )
 
 
 def no_other_family(candidates: Sequence[_Judge]) -> str | None:

@@ -25,6 +25,8 @@ MIN_UNITS = 5
 _MAX_EXACT_UNITS = 9
 # units whose n²/2 pairs are counted in each permutation, for tau-b
 _MAX_PERMUTED = 100
+# values that are permuted at once: they stay in the cache of a core
+_PERMUTED_AT_ONCE = 2**16
 _Array = NDArray[np.float64]
 
 
@@ -273,7 +275,10 @@ def _p_product(x: _Array, y: _Array, orders: NDArray[np.int16], exact: bool) -> 
     """P-value of Pearson's coefficient, or of Spearman's if x and y are ranks."""
     # a permutation changes neither mean nor norm, so one product per permutation is enough
     x, y = _scaled(x), _scaled(y)
-    return _two_sided(y[orders] @ x, float(x @ y), exact)
+    at_once = max(1, _PERMUTED_AT_ONCE // len(y))
+    blocks = [orders[i : i + at_once] for i in range(0, len(orders), at_once)]
+    null = np.concatenate([y[block] @ x for block in blocks])
+    return _two_sided(null, float(x @ y), exact)
 
 
 def _p_concordance(x: _Array, y: _Array, orders: NDArray[np.int16], exact: bool) -> float:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import torch
 
 from synque_select.errors import ConfigError
+from synque_select.functional.capped_simplex import project_to_capped_simplex
+from synque_select.functional.simplex_descent import descend
 
 __all__ = ["minimize_quadratic_on_simplex", "nearest_psd", "project_to_capped_simplex"]
-
-_MAX_STEPS = 20_000
-_TOLERANCE = 1e-12
 
 
 def nearest_psd(matrix: torch.Tensor) -> torch.Tensor:
@@ -36,53 +35,15 @@ def nearest_psd(matrix: torch.Tensor) -> torch.Tensor:
     return projected
 
 
-def project_to_capped_simplex(point: torch.Tensor, upper: torch.Tensor) -> torch.Tensor:
-    """Return the nearest point w with 0 ≤ w ≤ upper and Σ w = 1.
-
-    w = clip(point − τ, 0, upper), with τ such that the weights sum to 1.
-
-    Args:
-        point: (..., K), any float dtype.
-        upper: (..., K) caps on the weights, with a sum of at least 1.
-
-    Returns:
-        (..., K) float64.
-
-    Source: Wang and Lu 2015 (arXiv 1503.01002), projection onto the capped simplex by sorting.
-
-    Example:
-        >>> project_to_capped_simplex(torch.tensor([2.0, 0.0, 0.0]), torch.tensor([0.6, 1.0, 1.0]))
-        tensor([0.6000, 0.2000, 0.2000], dtype=torch.float64)
-    """
-    point = point.double()
-    upper = upper.double().expand_as(point)
-    k = point.shape[-1]
-    # Σ clip(point − τ, 0, upper) is Σ upper ≥ 1 below the lowest break, falls linearly between
-    # breaks, and is 0 above the highest
-    breaks, order = torch.cat([point - upper, point], dim=-1).sort(dim=-1)
-    slopes = torch.where(order < k, -1.0, 1.0).to(breaks).cumsum(dim=-1)
-    falls = (slopes[..., :-1] * breaks.diff(dim=-1)).cumsum(dim=-1)
-    n_above = (upper.sum(dim=-1, keepdim=True) + falls >= 1).sum(dim=-1, keepdim=True)
-    low = breaks.gather(-1, n_above.clamp(max=2 * k - 2))
-    high = breaks.gather(-1, (n_above + 1).clamp(max=2 * k - 1))
-    # solved anew from the weights that are free there: the running sums are only good enough to
-    # find the two breaks
-    middle = (low + high) / 2
-    capped, free = point - upper >= middle, (point - upper < middle) & (middle < point)
-    fixed = torch.where(capped, upper, 0.0).sum(dim=-1, keepdim=True)
-    of_free = torch.where(free, point, 0.0).sum(dim=-1, keepdim=True)
-    n_free = free.sum(dim=-1, keepdim=True)
-    threshold = torch.where(n_free > 0, (of_free + fixed - 1) / n_free.clamp(min=1), middle)
-    return (point - threshold).clamp(min=0).minimum(upper)
-
-
 def minimize_quadratic_on_simplex(
     quadratic: torch.Tensor, linear: torch.Tensor, upper: torch.Tensor | None = None
 ) -> torch.Tensor:
     """Minimize wᵀKw − 2wᵀc over 0 ≤ w ≤ upper, Σ w = 1, for a batch of problems at once.
 
-    By accelerated projected gradient with restarts, until a step changes no weight by more than
-    1e-12. Where K and c differ between candidates by less than 1e-13 of the largest entry of K, the
+    By accelerated projected gradient with restarts. As soon as the steps no longer change which
+    weights are 0 or capped, the others are solved for directly, and the result is taken if it meets
+    the optimality conditions; else the steps go on until none changes a weight by more than 1e-12.
+    Where K and c differ between candidates by less than 1e-13 of the largest entry of K, the
     differences are rounding, and the weights are as equal as the caps permit.
 
     Args:
@@ -116,8 +77,13 @@ def minimize_quadratic_on_simplex(
         )
     quadratic, linear = _centered(quadratic, linear)
     # 1/L with L the largest eigenvalue of the Hessian 2K, the longest step that always descends
-    step = 1 / (2 * torch.linalg.matrix_norm(quadratic, ord=2).clamp(min=1e-300))
-    return _accelerated(quadratic, linear, upper, step[..., None])
+    step = 1 / (2 * torch.linalg.eigvalsh(quadratic)[..., -1:].clamp(min=1e-300))
+    k = shape[-1]
+    if quadratic.dim() > 2:
+        quadratic = quadratic.expand(*shape, k).reshape(-1, k, k)
+    start = project_to_capped_simplex(torch.zeros_like(linear), upper)
+    flat = (part.reshape(-1, part.shape[-1]) for part in (linear, upper, start))
+    return descend(quadratic, *flat, step.expand(*shape[:-1], 1).reshape(-1, 1)).reshape(shape)
 
 
 def _centered(quadratic: torch.Tensor, linear: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -136,32 +102,3 @@ def _centered(quadratic: torch.Tensor, linear: torch.Tensor) -> tuple[torch.Tens
     flat = quadratic.abs().amax(dim=(-2, -1), keepdim=True) <= rounding
     linear_flat = linear.abs().amax(dim=-1, keepdim=True) <= rounding.squeeze(-1)
     return torch.where(flat, 0.0, quadratic), torch.where(linear_flat, 0.0, linear)
-
-
-def _products(quadratic: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
-    """Return the products of symmetric matrices with (..., K) vectors, in the same shape."""
-    if quadratic.dim() == 2 and vectors.dim() > 1:
-        return vectors @ quadratic  # for all at once: one by one, each would read the matrix
-    return (quadratic @ vectors.unsqueeze(-1)).squeeze(-1)
-
-
-def _accelerated(
-    quadratic: torch.Tensor, linear: torch.Tensor, upper: torch.Tensor, step: torch.Tensor
-) -> torch.Tensor:
-    weights = project_to_capped_simplex(torch.zeros_like(linear), upper)
-    ahead, momentum = weights, torch.ones_like(linear[..., :1])
-    for _ in range(_MAX_STEPS):
-        gradient = 2 * (_products(quadratic, ahead) - linear)
-        new = project_to_capped_simplex(ahead - step * gradient, upper)
-        moved = new - weights
-        # K is often nearly singular (similar candidates), where plain gradient steps crawl and
-        # momentum alone oscillates: restart it wherever it points uphill (O'Donoghue and Candès
-        # 2015)
-        uphill = ((ahead - new) * moved).sum(dim=-1, keepdim=True) > 0
-        following = (1 + (1 + 4 * momentum**2).sqrt()) / 2
-        factor = torch.where(uphill, 0.0, (momentum - 1) / following)
-        momentum = torch.where(uphill, 1.0, following)
-        ahead, weights = new + factor * moved, new
-        if float(moved.abs().max()) < _TOLERANCE:
-            break
-    return weights

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import warnings
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
@@ -314,7 +315,7 @@ def _selected(fields: JsonFields, *, is_required: bool) -> dict[str, float] | No
 
 
 def _check_distinct(field: str, names: list[str]) -> None:
-    repeated = sorted({name for name in names if names.count(name) > 1})
+    repeated = sorted(name for name, n in Counter(names).items() if n > 1)
     if repeated:
         raise RecordError(f"{field} must have distinct names, found {repeated} more than once")
 

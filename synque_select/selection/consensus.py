@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from synque_select.functional.ranks import mean_ranks
+from synque_select.functional.ranks import tied_ranks
 from synque_select.proxies.base import BaseProxy, ProxyScores
 
 __all__ = ["CONSENSUS", "borda", "consensus_members", "may_enter", "midranks"]
@@ -39,22 +39,22 @@ def midranks(values: torch.Tensor, *, higher_is_better: bool) -> torch.Tensor:
         [2.5, 1.0, 2.5]
     """
     array = values.detach().to("cpu", torch.float64).numpy()
-    levels = _levels(-array if higher_is_better else array)
-    return torch.from_numpy(mean_ranks(levels))
+    return torch.from_numpy(_ranks(-array if higher_is_better else array))
 
 
-def _levels(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Number the distinct values along the last axis, up to rounding, in ascending order."""
-    # the median rather than the largest, which one candidate without bounds could set for all
+def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Rank along the last axis, ascending; values that are equal up to rounding are tied."""
+    unknown = np.isnan(values)
+    # of several hundred columns, `nanmedian` takes the rows one at a time
+    median = np.nanmedian if unknown.any() else np.median
     with np.errstate(invalid="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # all values are NaN
-        tolerance = _ROUNDING * np.nanmedian(np.abs(values), axis=-1, keepdims=True)
+        # the median rather than the largest, which one candidate without bounds could set for all
+        tolerance = _ROUNDING * median(np.abs(values), axis=-1, keepdims=True)
         order = np.argsort(values, axis=-1)  # NaN last
-        gaps = np.diff(np.take_along_axis(values, order, axis=-1), axis=-1, prepend=np.nan)
-        levels = np.cumsum(gaps > tolerance, axis=-1).astype(np.float64)
-    placed = np.empty_like(levels)
-    np.put_along_axis(placed, order, levels, axis=-1)
-    return np.where(np.isnan(values), np.nan, placed)
+        ascending = np.take_along_axis(values, order, axis=-1)
+        differs = (np.diff(ascending, axis=-1) > tolerance) | np.isnan(ascending[..., 1:])
+    return np.where(unknown, np.nan, tied_ranks(order, differs))
 
 
 def borda(scores: Mapping[str, torch.Tensor], higher_is_better: Mapping[str, bool]) -> torch.Tensor:

@@ -152,7 +152,8 @@ def _allowed(ranking: Ranking) -> tuple[list[str], int]:
 
     The weights choose, not the ranks: two poor candidates that complete each other may be best.
     """
-    names = [row.name for row in ranking.candidates if row.name not in ranking.excluded]
+    excluded = set(ranking.excluded)
+    names = [row.name for row in ranking.candidates if row.name not in excluded]
     return names, len(names) if ranking.top_k is None else min(ranking.top_k, len(names))
 
 
@@ -176,7 +177,8 @@ def mixture_scores(
     """
     wanted = {k: s for k, s in scoring.scores.items() if keys is None or k in keys}
     names = [candidate.name for candidate in scoring.candidates]
-    unknown = [name for name in mixture.names if name not in names]
+    known = set(names)
+    unknown = [name for name in mixture.names if name not in known]
     if unknown:
         raise ConfigError(f"no candidate {unknown[0]!r}: {did_you_mean(unknown[0], names)}")
     if len(mixture.names) == 1:
@@ -265,13 +267,15 @@ def mmd_optimal_mixture(
     Source:
         Huang et al. 2006 (kernel mean matching), at the level of datasets.
     """
-    pool = [c for c in scoring.candidates if names is None or c.name in names]
+    allowed = None if names is None else set(names)
+    pool = [c for c in scoring.candidates if allowed is None or c.name in allowed]
     top_k = len(pool) if top_k is None else top_k
     if top_k < 1:
         raise ConfigError(f"top_k={top_k}: allowed is a whole number from 1")
     top_k = min(top_k, len(pool))
     real, *sides = (side.float() for side in scoring.embeddings("an MMD-optimal mixture"))
-    used = [side for side, c in zip(sides, scoring.candidates, strict=True) if c in pool]
+    pooled = {c.name for c in pool}
+    used = [side for side, c in zip(sides, scoring.candidates, strict=True) if c.name in pooled]
     quadratic, contributions = _kernel_means(real, used, scoring.seed)
     upper = _caps([c.n_all for c in pool], budget, max_repeats)
     chosen, how = _best_subset(quadratic, contributions.mean(dim=0), upper, top_k)

@@ -475,7 +475,8 @@ def _unit(scoring: Scoring, proxy: BaseProxy) -> str:
 
 def _tie_at_border(ranking: Ranking) -> str | None:
     """Say which candidates were selected if several share the rank at the border of the top k."""
-    order = [row for row in ranking.order() if row.name not in ranking.excluded]
+    excluded = set(ranking.excluded)
+    order = [row for row in ranking.order() if row.name not in excluded]
     if ranking.top_k is None or ranking.top_k >= len(order):
         return None
     rank = order[ranking.top_k - 1].ranks[ranking.rank_by]
@@ -522,13 +523,10 @@ def _compared(ranking: Ranking, evidence: Evidence, separated: Separation) -> Ev
         evidence: The evidence without comparisons.
         separated: The pairs that are distinguished.
     """
-    names = [row.name for row in ranking.candidates]
+    column = {row.name: i for i, row in enumerate(ranking.candidates)}
     # a copy of the real sample is better than any candidate: only the others are compared
-    places_of = {
-        row.name: names.index(row.name)
-        for row in ranking.order()
-        if row.name not in evidence.copies
-    }
+    copies = set(evidence.copies)
+    places_of = {row.name: column[row.name] for row in ranking.order() if row.name not in copies}
     left = list(places_of.values())
     ranks = torch.tensor([row.ranks[ranking.rank_by] for row in ranking.candidates])[left]
     # The order of a consensus is by mean ranks, the comparison by sums of standardized differences.
@@ -547,8 +545,22 @@ def _compared(ranking: Ranking, evidence: Evidence, separated: Separation) -> Ev
             for name, count in zip(places_of, n_better.tolist(), strict=True)
             if n_others and count >= n_others / 2
         ),
-        clear_at=tuple(k for k in range(1, len(left)) if bool(block[:k, k:].all())),
+        clear_at=_clear_at(block),
     )
+
+
+def _clear_at(block: torch.Tensor) -> tuple[int, ...]:
+    """Return each k for which all of the first k candidates are shown better than all others.
+
+    Args:
+        block: (K, K) nonzero where the candidate of the row is shown better than the other.
+    """
+    n = len(block)
+    # of each candidate, the last one that it is not shown better than, or itself: k must be above
+    # those of the first k
+    last = torch.where(block == 0, torch.arange(n), -1).amax(dim=1)
+    above = last.cummax(dim=0).values
+    return tuple(k for k, reached in enumerate(above[:-1].tolist(), start=1) if reached < k)
 
 
 def _shown_better(names: Sequence[str], block: torch.Tensor) -> dict[str, tuple[str, ...]]:
@@ -574,7 +586,7 @@ def _with_stability(ranking: Ranking, redrawn: torch.Tensor) -> Ranking:
     """
     decision = ranking.decision
     assert decision is not None
-    excluded = ranking.excluded
+    excluded = set(ranking.excluded)
     # the places are for those that can be selected: one that cannot be would hold a place in vain
     left = [i for i, row in enumerate(ranking.candidates) if row.name not in excluded]
     if len(left) < 2:

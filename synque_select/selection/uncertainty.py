@@ -195,6 +195,10 @@ _EQUAL_ROWS = 100
 # products in the resamples of all pairs: beyond it, units are grouped, down to so many groups
 _MOST_PRODUCTS = 2 * 10**11
 _LEAST_UNITS = 128
+# candidates times resamples of the comparison: beyond it, there are fewer resamples, down to the
+# least number, of which the bound is the seventh largest
+_MOST_RESAMPLED = 2**19
+_LEAST_RESAMPLES = 250
 # share of the permitted error that the bound of a comparison is set to; see `separation`
 _SPENT = 0.5
 
@@ -311,7 +315,10 @@ def separation(
     pairs, with SE* the error computed from the resample. Judges are a second sample: they are
     redrawn independently, and their variance adds to SE. With very many candidates, the units of a
     sample are the means of random groups of it, at least 128: the time would otherwise grow with
-    the cube of the number of candidates, each of which is a judge.
+    the cube of the number of candidates, each of which is a judge. Of more than 2^19 / n_resamples
+    candidates (262 for 2,000), only 2^19 / K resamples are drawn, at least 250, so that the time
+    grows with K and not with its square up to 2,097 candidates; the bound is then as valid, and
+    less exact.
 
     The quantile is that of 1 − (1 − level) / 2, so that the comparison is stricter than it says.
     The bootstrap is exact for large n only: at a `level` of 0.95, the quantile of 0.95 itself was
@@ -320,7 +327,7 @@ def separation(
 
     Args:
         parts: The influences of each proxy, at least one.
-        n_resamples: Number of resamples.
+        n_resamples: Number of resamples; fewer of many candidates.
         seed: Random seed for the resamples.
         level: Probability, at least, that no pair of equal candidates is distinguished.
         groups: Cluster of each real example, (n,) from 0 to G − 1; None if they are independent.
@@ -337,8 +344,9 @@ def separation(
     most = max(_LEAST_UNITS, _MOST_PRODUCTS // (n_resamples * n_candidates**2))
     samples = [_at_most(most, sample, seed) for sample in _samples(parts, groups)]
     pairs = _Pairs(samples, [part.own_variance for part in parts])
+    n_drawn = min(n_resamples, max(_LEAST_RESAMPLES, _MOST_RESAMPLED // n_candidates))
     weights = [
-        multinomial_weights(len(sample[0]), n_resamples, seed + i)
+        multinomial_weights(len(sample[0]), n_drawn, seed + i)
         for i, sample in enumerate(pairs.samples)
     ]
     # The maximum over all pairs gives one bound for all of them: the top k is chosen after looking

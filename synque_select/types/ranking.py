@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from synque_select.errors import ConfigError, did_you_mean
@@ -248,11 +249,15 @@ class Ranking(Shown):
             self[name]
 
     def __getitem__(self, name: str) -> RankedCandidate:
-        for row in self.candidates:
-            if row.name == name:
-                return row
-        names = [row.name for row in self.candidates]
-        raise ConfigError(f"no candidate {name!r} in the ranking; {did_you_mean(name, names)}")
+        if name in self._by_name:
+            return self._by_name[name]
+        raise ConfigError(
+            f"no candidate {name!r} in the ranking; {did_you_mean(name, self._by_name)}"
+        )
+
+    @cached_property
+    def _by_name(self) -> dict[str, RankedCandidate]:
+        return {row.name: row for row in self.candidates}
 
     def __iter__(self) -> Iterator[RankedCandidate]:
         return iter(self.order())

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import unicodedata
 
+import pytest
+
+from synque_select.data import duplicates
 from synque_select.data.candidate import Candidate, RealSample
 from synque_select.data.duplicates import copy_groups, n_distinct, sample_messages
 
@@ -56,3 +59,18 @@ def test_near_copies_share_more_than_half_of_the_distinct_views_of_the_smaller_o
     # by a chain: the first and the last share half
     assert numbers("uvwx", "wxyz", "vwxy") == [0, 0, 0]
     assert numbers("uvwx", "wxyz", "efgh") == [0, 1, 2]
+
+
+def test_only_pairs_that_share_a_view_are_looked_at(monkeypatch: pytest.MonkeyPatch):
+    n_pairs: list[int] = []
+    connected = duplicates.connected_components
+    monkeypatch.setattr(
+        duplicates,
+        "connected_components",
+        lambda pairs, **options: n_pairs.append(pairs.nnz) or connected(pairs, **options),
+    )
+    sets = [Candidate(str(k), [f"{k} {i}" for i in range(5)]) for k in range(300)]
+    sets += [Candidate(f"copy {k}", [f"0 {i}" for i in range(5)]) for k in range(300)]
+    numbers = copy_groups([part.digests for part in sets])
+    assert numbers.tolist() == [*range(300), *[0] * 300]
+    assert sum(n_pairs) <= 600  # not the 180,000 of all pairs, nor the 45,000 of copies

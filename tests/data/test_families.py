@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+
+from synque_select.data import families
 from synque_select.data.candidate import Candidate
 from synque_select.data.families import judging_families, no_other_family
 
@@ -32,3 +35,21 @@ def test_why_there_is_no_other_family():
     assert "of the family 'one'" in str(no_other_family(given))
     copies = [candidate("a", "uvw"), candidate("b", "uvx")]
     assert "copies or near copies of each other" in str(no_other_family(copies))
+
+
+def test_the_work_grows_with_the_candidates_and_not_with_their_pairs(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    n_pairs: list[int] = []
+    connected = families.connected_components
+    monkeypatch.setattr(
+        families,
+        "connected_components",
+        lambda pairs, **options: n_pairs.append(pairs.nnz) or connected(pairs, **options),
+    )
+    parts = [
+        candidate(f"c{k}", chr(200 + k) + chr(900 + k), "one" if k < 100 else None)
+        for k in range(200)
+    ]
+    assert judging_families(parts) == (*["one"] * 100, *(part.name for part in parts[100:]))
+    assert sum(n_pairs) <= 2 * len(parts)

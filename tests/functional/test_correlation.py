@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from synque_select.errors import ConfigError
+from synque_select.functional import correlation as module
 from synque_select.functional.correlation import (
     Correlation,
     bonett_wright_interval,
@@ -229,3 +230,10 @@ def test_time_is_bounded_for_many_units():
     start = time.process_time()
     correlate(*drawn(1000, 0, ties=True))
     assert time.process_time() - start < 10  # all pairs in all permutations take minutes
+
+
+def test_p_does_not_depend_on_how_many_are_permuted_at_once(monkeypatch: pytest.MonkeyPatch):
+    x, y = drawn(120, 3, ties=True)
+    expected = correlate(x, y)
+    monkeypatch.setattr(module, "_PERMUTED_AT_ONCE", 1000)
+    assert correlate(x, y) == expected

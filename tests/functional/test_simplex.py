@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from scipy.optimize import brentq, minimize
 
 from synque_select.errors import ConfigError
+from synque_select.functional import capped_simplex, simplex_descent
+from synque_select.functional.capped_simplex import project_from
 from synque_select.functional.simplex import (
     minimize_quadratic_on_simplex,
     nearest_psd,
@@ -136,3 +138,65 @@ def test_equal_candidates_get_equal_weights():
     noise = 1e-16 * torch.randn(3, 3, generator=torch.Generator().manual_seed(0))
     weights = minimize_quadratic_on_simplex(quadratic + noise + noise.T, torch.full((3,), 0.7))
     assert torch.allclose(weights, torch.full((3,), 1 / 3, dtype=torch.float64), atol=1e-12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 10_000), k=st.integers(1, 40), tie=st.booleans(), far=st.booleans())
+def test_projection_from_any_guess_is_the_sorted_one(seed: int, k: int, tie: bool, far: bool):
+    generator = torch.Generator().manual_seed(seed)
+    point = torch.randn(5, k, generator=generator, dtype=torch.float64)
+    upper = torch.rand(5, k, generator=generator, dtype=torch.float64) + 1 / k
+    if tie:
+        point, upper = point.round(), torch.ones(5, k, dtype=torch.float64)
+    guess = (30.0 if far else 1.0) * torch.randn(5, 1, generator=generator, dtype=torch.float64)
+    weights, threshold = project_from(point, upper, guess)
+    expected = project_to_capped_simplex(point, upper)
+    assert torch.allclose(weights, expected, rtol=0, atol=1e-12)
+    again, _ = project_from(point, upper, threshold)
+    assert torch.allclose(again, expected, rtol=0, atol=1e-12)
+
+
+def like_candidates(k: int, n_problems: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean kernels of k similar candidates, and of redrawn samples that a few of them resemble."""
+    generator = torch.Generator().manual_seed(k)
+    means = torch.randn(k, 40, generator=generator, dtype=torch.float64) / 40**0.5
+    real = torch.randn(n_problems, 40, generator=generator, dtype=torch.float64) / 20
+    return 0.9 + 0.1 * means @ means.T, 0.9 + 0.1 * (means[:8].mean(0) + real) @ means.T
+
+
+def test_the_work_of_many_candidates_is_that_of_those_with_weights(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    n_problems, n_candidates = 20, 400
+    products: list[int] = []
+    n_sorted: list[int] = []
+    multiplied, project = simplex_descent._products, project_to_capped_simplex
+    monkeypatch.setattr(
+        simplex_descent,
+        "_products",
+        lambda q, v: products.append(v.numel() * q.shape[-1]) or multiplied(q, v),
+    )
+    monkeypatch.setattr(
+        capped_simplex,
+        "project_to_capped_simplex",
+        lambda p, u: n_sorted.append(len(p)) or project(p, u),
+    )
+    quadratic, linear = like_candidates(n_candidates, n_problems)
+    weights = minimize_quadratic_on_simplex(quadratic, linear)
+    gradient = 2 * (weights @ quadratic - linear)
+    multiplier = gradient.where(weights > 0, -torch.inf).amax(1, keepdim=True)
+    assert bool((gradient >= multiplier - 1e-9).all())
+    # until no weight moves, it would be 837 steps over all pairs of candidates
+    assert sum(products) < 120 * n_problems * n_candidates**2
+    assert sum(n_sorted) < 10 * n_problems  # not in every step
+
+
+def test_copies_share_a_weight():
+    quadratic, linear, upper = problem(1, 6)
+    expected = minimize_quadratic_on_simplex(quadratic, linear, upper)
+    twice = torch.arange(12) % 6
+    weights = minimize_quadratic_on_simplex(quadratic[twice][:, twice], linear[twice])
+    assert torch.allclose(weights[:6], weights[6:], atol=1e-7)
+    one = minimize_quadratic_on_simplex(quadratic, linear)
+    assert torch.allclose(weights[:6] + weights[6:], one, atol=1e-7)
+    assert bool((expected <= upper + 1e-12).all())

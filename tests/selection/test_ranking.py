@@ -15,6 +15,7 @@ from scipy import stats
 from synque_select.errors import ConfigError, ProxyError
 from synque_select.proxies.base import BaseProxy, Contributions, Family, ProxyInput, ProxyScores
 from synque_select.report.finding_tables import sample_size_table
+from synque_select.selection import ranking
 from synque_select.selection.consensus import borda, consensus_members, midranks
 from synque_select.selection.decision import redecided
 from synque_select.selection.ranking import ranking_from
@@ -436,3 +437,33 @@ class TestWhatTheDecisionUses:
         assert ranking.decision is not None
         assert ranking.decision.evidence.n_apart == 0
         assert set(ranking.top().names) == {"c0", "c1"}
+
+
+def test_ranks_of_many_candidates_take_no_call_per_redrawn_sample(monkeypatch: pytest.MonkeyPatch):
+    generator = torch.Generator().manual_seed(0)
+    values = torch.randn(6, 700, generator=generator, dtype=torch.float64)
+    expected = torch.from_numpy(stats.rankdata(values, axis=1))
+    one_by_one = np.apply_along_axis
+    n_calls: list[int] = []
+    monkeypatch.setattr(
+        "numpy.lib._nanfunctions_impl.np.apply_along_axis",
+        lambda f, axis, array, *a, **k: (
+            n_calls.append(len(array)) or one_by_one(f, axis, array, *a, **k)
+        ),
+    )
+    assert torch.equal(midranks(values, higher_is_better=False), expected)
+    assert not n_calls
+    values[0, 0] = float("nan")
+    assert (
+        midranks(values, higher_is_better=False)[0, 1:].tolist()
+        == stats.rankdata(values[0, 1:]).tolist()
+    )
+
+
+def test_where_the_first_k_are_clear_is_read_from_the_pairs():
+    generator = torch.Generator().manual_seed(0)
+    for n in (1, 2, 6, 9):
+        for share in (0.1, 0.6, 1.0):
+            block = torch.rand(n, n, generator=generator).triu(1).lt(share).triu(1).double()
+            expected = tuple(k for k in range(1, n) if bool(block[:k, k:].all()))
+            assert ranking._clear_at(block) == expected

@@ -115,6 +115,25 @@ class TestSeparation:
         moved = compare(normal(400, 3) + torch.tensor([0.0, 0.0, 0.4]), n_resamples=500)
         assert moved.better.tolist() == [[False, False, True]] * 2 + [[False] * 3]
 
+    def test_of_many_candidates_fewer_resamples_are_drawn_and_the_error_holds(
+        self, monkeypatch: pytest.MonkeyPatch
+    ):
+        n_drawn: list[int] = []
+        drawn = uncertainty.multinomial_weights
+        monkeypatch.setattr(
+            uncertainty,
+            "multinomial_weights",
+            lambda n, n_resamples, *a: n_drawn.append(n_resamples) or drawn(n, n_resamples, *a),
+        )
+        compare(normal(40, 6), n_resamples=2000)
+        monkeypatch.setattr(uncertainty, "_MOST_RESAMPLED", 1800)
+        compare(normal(40, 6), n_resamples=2000)
+        compare(normal(40, 9), n_resamples=2000)
+        assert n_drawn == [2000, 300, 250]  # times 6, 6 and 9 candidates
+        equal = [compare(normal(40, 6, seed=i), seed=i) for i in range(200)]
+        assert set(n_drawn[3:]) == {300}
+        assert sum(bool(part.apart.any()) for part in equal) <= stats.binom.ppf(0.999, 200, 0.025)
+
     def test_grouped_units_have_the_mean_and_the_error_of_all(self):
         sample = [normal(5000, 4), normal(5000, 4, seed=1) + 2]
         grouped = uncertainty._at_most(200, sample, seed=0)

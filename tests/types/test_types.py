@@ -8,6 +8,7 @@ import math
 import pickle
 import sys
 import weakref
+from pathlib import Path
 from typing import Any
 
 import datasets
@@ -22,6 +23,7 @@ from synque_select.data.candidate import Candidate, RealSample
 from synque_select.data.examples import Examples
 from synque_select.data.views import digest
 from synque_select.errors import ConfigError, DataError, DependencyError
+from synque_select.records.ranking_file import ranking_from_json
 from synque_select.types import (
     Decision,
     DroppedLabel,
@@ -525,3 +527,32 @@ def test_a_mixture_a_decision_and_findings_show_themselves():
         {"candidate": "a", "position": 3, "label": "0", "voted": "1", "contradicted": 0.9}
     ]
     assert "No findings" in str(Findings())
+
+
+class CountedName(str):
+    """A name that counts how often names are compared."""
+
+    n_compared = 0
+    __slots__ = ()
+
+    def __eq__(self, other: object) -> bool:
+        CountedName.n_compared += 1
+        return str.__eq__(self, other)
+
+    def __hash__(self) -> int:
+        return str.__hash__(self)
+
+
+def test_reading_and_looking_up_compare_no_pairs_of_names(tmp_path: Path):
+    row = ranking().candidates[0]
+    names = [f"c{i}" for i in range(400)]
+    many = dataclasses.replace(
+        ranking(), candidates=tuple(dataclasses.replace(row, name=n) for n in names)
+    )
+    state = many.to_dict()
+    for part in (*state["candidates"], *state["selected"]):
+        part["name"] = CountedName(part["name"])
+    CountedName.n_compared = 0
+    read = ranking_from_json(state, tmp_path / "ranking.json")
+    assert [read[name].name for name in names] == names
+    assert CountedName.n_compared < 20 * len(names)  # 80,000 pairs
