@@ -97,21 +97,29 @@ def _predicted(heads: Heads, rows: torch.Tensor) -> NDArray[np.int16]:
     blocks = [torch.empty(len(heads), 0, dtype=torch.int16)]
     for place in _blocks(len(rows)):
         block = rows[place]
-        parts = [part.probabilities(block).argmax(2) for part in heads.batches(len(block))]
-        blocks.append(torch.cat(parts).to("cpu", torch.int16))
+        parts = [_likeliest(part.probabilities(block)) for part in heads.batches(len(block))]
+        blocks.append(torch.cat(parts).cpu())
     return torch.cat(blocks, 1).numpy()
 
 
-def _judges(
-    predictions: Predictions, families: NDArray[np.int64], weights: NDArray[np.float64], k: int
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Return the heads that judge candidate k, and the weight of each."""
-    owners = predictions.owners
-    # a head that has seen a label agrees with it, and a family shares what it gets wrong
-    chosen = np.flatnonzero((families[owners] != families[k]) & (weights[owners] > 0))
+def _likeliest(chances: torch.Tensor) -> torch.Tensor:
+    """Return the first class with the largest chance, (H, n) int16, of (H, n, C) chances."""
+    # class by class: `argmax` takes ten times as long where each row has a few classes
+    classes = torch.zeros(chances.shape[:2], dtype=torch.int16, device=chances.device)
+    best = chances[..., 0]
+    for number in range(1, chances.shape[2]):
+        chance = chances[..., number]
+        classes = torch.where(chance > best, number, classes)
+        best = torch.maximum(best, chance)
+    return classes
+
+
+def _head_weights(predictions: Predictions, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the weight of each head, (H,), from those of the candidates."""
     # a larger candidate has one head per draw: together they have the weight of one candidate
+    owners = predictions.owners
     n_heads = np.bincount(owners, minlength=len(weights))
-    return chosen, (weights / np.maximum(n_heads, 1))[owners[chosen]]
+    return (weights / np.maximum(n_heads, 1))[owners]
 
 
 def label_votes(
@@ -149,7 +157,8 @@ def label_votes(
         array([0., 1.])
     """
     equal = np.ones(len(labels)) if weights is None else np.asarray(weights, dtype=np.float64)
-    return [_votes(predictions, y, families, equal, k) for k, y in enumerate(labels)]
+    each = _head_weights(predictions, equal)
+    return [_votes(predictions, y, families, each, k) for k, y in enumerate(labels)]
 
 
 def _votes(
@@ -159,7 +168,9 @@ def _votes(
     weights: NDArray[np.float64],
     k: int,
 ) -> LabelVotes:
-    chosen, weight = _judges(predictions, families, weights, k)
+    # a head that has seen a label agrees with it, and a family shares what it gets wrong
+    chosen = np.flatnonzero((families[predictions.owners] != families[k]) & (weights > 0))
+    weight = weights[chosen]
     n_classes = predictions.known.shape[1]
     contradicted = np.full(len(labels), np.nan)
     winner = np.full(len(labels), -1, dtype=np.int64)

@@ -8,10 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from sklearn.model_selection import StratifiedKFold
 
 from synque_select.data.candidate import Candidate
 from synque_select.errors import ConfigError
 from synque_select.selection.labels import (
+    _folds,
     _random,
     _Votes,
     check_classes,
@@ -329,3 +331,18 @@ def test_classes_that_no_other_candidate_has_are_not_compared_with_easier_ones()
     assert 0.7 < checks["h"].agreement < 0.9 < checks["a"].agreement
     assert not any(check.outlier for check in checks.values())
     assert [name for name, c in checked("", [0.2] * 7 + [1.0]).items() if c.outlier] == ["h"]
+
+
+@pytest.mark.parametrize("n_folds", [2, 3, 5])
+def test_the_folds_are_those_of_scikit_learn(n_folds: int):
+    rng = np.random.default_rng(n_folds)
+    for n_classes in (1, 2, 7):
+        place = np.concatenate(
+            [np.repeat(np.arange(n_classes), 5), rng.integers(n_classes, size=60)]
+        )
+        place = rng.permutation(place)
+        splits = StratifiedKFold(n_folds, shuffle=True, random_state=3).split(place, place)
+        folds = _folds(place, n_folds, seed=3)
+        for fold, (_, held_out) in enumerate(splits):
+            assert np.flatnonzero(folds == fold).tolist() == held_out.tolist()
+    assert not _folds(place, 1, seed=3).any()
