@@ -79,8 +79,9 @@ def copy_groups(digests: Sequence[NDArray[np.uint8]]) -> NDArray[np.int64]:
     a, b = shared.coords
     is_copy = shared.data > _MOSTLY_SHARED * np.minimum(sizes[a], sizes[b])
     copies = coo_array((is_copy[is_copy], (a[is_copy], b[is_copy])), shape=shared.shape)
-    numbers: NDArray[np.int64] = connected_components(copies, directed=False)[1].astype(np.int64)
-    return numbers[of]
+    numbers = connected_components(copies, directed=False)[1].astype(np.int64)
+    of_all: NDArray[np.int64] = numbers[of]
+    return of_all
 
 
 def n_distinct(digests: NDArray[np.uint8]) -> int:

@@ -78,4 +78,6 @@ class RandomFeatures:
             # the two halves are summed apart: to join them takes longer than to compute them
             halves = [part.sum(0, dtype=torch.float64) for part in (phases.cos(), phases.sin_())]
             sums.append(torch.cat(halves))
-        return torch.stack(sums).sum(0) / (len(points) * len(self._frequencies) ** 0.5)
+        scale = len(points) * len(self._frequencies) ** 0.5
+        mean: torch.Tensor = torch.stack(sums).sum(0) / scale
+        return mean

@@ -82,8 +82,9 @@ def minimize_quadratic_on_simplex(
     if quadratic.dim() > 2:
         quadratic = quadratic.expand(*shape, k).reshape(-1, k, k)
     start = project_to_capped_simplex(torch.zeros_like(linear), upper)
-    flat = (part.reshape(-1, part.shape[-1]) for part in (linear, upper, start))
-    return descend(quadratic, *flat, step.expand(*shape[:-1], 1).reshape(-1, 1)).reshape(shape)
+    c, caps, first = (part.reshape(-1, k) for part in (linear, upper, start))
+    steps = step.expand(*shape[:-1], 1).reshape(-1, 1)
+    return descend(quadratic, c, caps, first, steps).reshape(shape)
 
 
 def _centered(quadratic: torch.Tensor, linear: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -402,7 +402,7 @@ class _Pairs:
                 for sample, least in zip(self.samples, self._least, strict=True)
             ]
             from_own = variance[a] + variance[b]
-            errors = [each.var(dim=0) / len(each) for each in differences]
+            errors = [_variance(each) / (len(each) - 1) for each in differences]
             scale = 1 / (torch.stack(errors).sum(dim=0) + from_own).sqrt()
             # a difference that is the same for every real example has no error to be divided by
             scale.nan_to_num_(posinf=0.0)
@@ -423,8 +423,13 @@ def _statistic(sums: Sequence[torch.Tensor], own: torch.Tensor) -> torch.Tensor:
     mean, variance = torch.zeros_like(own), own.clone()
     for summed in sums:
         mean += summed.mean(dim=0)
-        variance += summed.var(dim=0, correction=0) / (len(summed) - 1)
+        variance += _variance(summed) / (len(summed) - 1)
     return _ratio(mean, variance)
+
+
+def _variance(values: torch.Tensor) -> torch.Tensor:
+    """Return the variance of each column, divided by n; three times as fast as `var`."""
+    return (values - values.mean(dim=0)).square_().mean(dim=0)
 
 
 class _LargestRatio:
