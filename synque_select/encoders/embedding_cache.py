@@ -276,7 +276,7 @@ def encode_part(
     bar = ProgressBar(
         total=len(part),
         desc=f"encoding {part.name}",
-        unit=f" {part.modality}s",
+        unit=part.modality,
         delay=_BAR_DELAY_S,
         mininterval=0.5,
         disable=not progress,

@@ -90,7 +90,7 @@ def lower_to_int8(module: nn.Module, embed: Callable[[], torch.Tensor], toleranc
     if effect() > tolerance:
         _replace(module, linear)
         alone = {}
-        bar = ProgressBar(total=len(linear), desc="choosing 8-bit layers", delay=2.0)
+        bar = ProgressBar(total=len(linear), desc="choosing 8-bit layers", unit="layer", delay=2)
         for path, part in linear.items():
             _replace(module, {path: lowered[path]})
             alone[path] = effect() / part.weight.numel()

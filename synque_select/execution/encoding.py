@@ -250,7 +250,7 @@ def encode_missing(
     bar = ProgressBar(
         total=total,
         desc="encoding",
-        unit=f" {source.modality}s",
+        unit=source.modality,
         delay=2,
         mininterval=0.5,
         disable=not progress,

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -124,6 +125,7 @@ class FitStore:
         n_workers: Number of fits that are trained at the same time, each in a process of its own;
             with 1, this process trains.
         executor: Where to train instead; None for `n_workers`.
+        cache_dir: Directory of cached embeddings; None for the default one.
     """
 
     def __init__(
@@ -132,11 +134,13 @@ class FitStore:
         store: RunStore,
         n_workers: int = 1,
         executor: Executor | None = None,
+        *,
+        cache_dir: str | Path | None = None,
     ) -> None:
         self._task = task
         self._store = store
         self._pool: WorkerPool[Fit, Outcome] = WorkerPool(
-            _Training(task),
+            _Training(task, cache_dir),
             n_workers,
             name_of=_words,
             package=package_of(task.datamodule_class) or "pytorch_lightning",
@@ -302,6 +306,7 @@ class _Training:
     """Trains and measures the fits of a task."""
 
     task: BaseTask
+    cache_dir: str | Path | None
 
     def __call__(self, fit: Fit) -> Outcome:
         try:
@@ -342,6 +347,7 @@ class _Training:
             module=module,
             max_steps=fit.max_steps,
             options=options,
+            cache_dir=self.cache_dir,
         )
 
     @cached_property
@@ -360,7 +366,7 @@ class _Training:
         if fit.sampling is None:
             return parts
         at = [sized_positions(len(c), counts[c.name], seed=fit.seed) for c in chosen]
-        return fit.sampling.scored(self.task, parts, at)
+        return fit.sampling.scored(self.task, parts, at, cache_dir=self.cache_dir)
 
 
 def _words(fit: Fit) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,7 +17,7 @@ from synque_select.functional.paired import PairedComparison, compare_paired
 from synque_select.reselection import get_policy
 from synque_select.training.lightning_compat import package_of
 from synque_select.training.short_fit import Measured, train_and_measure
-from synque_select.training.surrogate import SurrogateOptions
+from synque_select.training.surrogate import SurrogateOptions, draw_for
 from synque_select.types import Mixture
 from synque_select.utils.wording import counted
 
@@ -123,6 +124,7 @@ def train_with_policy(
     module: AnyModule,
     max_steps: int,
     options: Mapping[str, Any],
+    cache_dir: str | Path | None = None,
 ) -> Measured:
     """Train a module on a mixture that a policy changes, and measure it as any other fit.
 
@@ -134,13 +136,19 @@ def train_with_policy(
         module: A fresh module.
         max_steps: Number of optimizer steps.
         options: Arguments of the Trainer beyond the budget.
+        cache_dir: Directory of cached embeddings; None for the default one.
     """
-    further: dict[str, Any] = {"real": task.real_sample(run.real)}
+    real = task.real_sample(run.real)
     if run.holds_out:
-        further["val"] = SurrogateOptions(
+        held_out = SurrogateOptions(
             held_out=HELD_OUT, transform=task.transform, encoder=task.encoder, seed=run.real
         )
-    data = task.datamodule(parts, mixture, seed=run.real, **further)
+        data = task.datamodule(parts, mixture, seed=run.real, real=real, val=held_out)
+        data.use_surrogate(
+            draw_for(data.candidates, real, held_out, cache_dir=cache_dir, progress=False)
+        )
+    else:
+        data = task.datamodule(parts, mixture, seed=run.real, real=real)
     callbacks = [*options.get("callbacks", ()), _callback(task, run)]
     stages: tuple[Literal["validate", "test"], ...]
     stages = ("test",) if run.holds_out else ("validate", "test")

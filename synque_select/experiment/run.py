@@ -99,7 +99,7 @@ def run_experiment(task: BaseTask, options: ExperimentOptions | None = None) -> 
     limit = math.inf if options.time_limit_s is None else options.time_limit_s
     with (
         opened_executor(options.executor) as executor,
-        FitStore(task, store, options.n_workers, executor) as fits,
+        FitStore(task, store, options.n_workers, executor, cache_dir=options.cache_dir) as fits,
     ):
         run = _Run(task, options, fits, rankings, deadline=started + limit)
         run.all()
@@ -243,7 +243,7 @@ class _Run:
         waiting = list(steps)
         total = sum(step.n_optimizer_steps for step in steps)
         with ProgressBar(
-            total=total, unit=" steps", disable=not self.options.progress, delay=2
+            total=total, unit="step", disable=not self.options.progress, delay=2
         ) as self.bar:
             while waiting and self._may_begin(waiting[0]):
                 self._run_batch(waiting)

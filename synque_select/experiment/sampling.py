@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -22,7 +23,7 @@ from synque_select.training.curriculum import (
     is_by_field,
     with_scores,
 )
-from synque_select.training.lengths import TokenOptions, token_lengths
+from synque_select.training.lengths import TokenOptions, has_length, token_lengths
 from synque_select.utils.json_types import JsonObject
 from synque_select.utils.registry import check_options, split_options
 
@@ -118,6 +119,12 @@ class SamplingRun:
             check_curriculum(options, task.candidates)
             return
         for part in task.candidates:
+            if not has_length(part, task.train_transform):
+                raise ConfigError(
+                    f"sampling {self.sampling!r}: nothing to count in {part.where}: training "
+                    "examples have no input_ids, and the view is not a text. Leave this arm out, "
+                    "or have the task's train_transform return input_ids"
+                )
             token_lengths(part_of(part, [0, 1]), options, task.train_transform)
 
     def datamodule_options(self, task: BaseTask) -> dict[str, Any]:
@@ -132,6 +139,8 @@ class SamplingRun:
         task: BaseTask,
         parts: Sequence[Candidate],
         positions: Sequence[NDArray[np.int64]],
+        *,
+        cache_dir: str | Path | None = None,
     ) -> list[Candidate]:
         """Return parts of candidates with the scores that a curriculum orders them by.
 
@@ -142,6 +151,7 @@ class SamplingRun:
             task: The task.
             parts: Parts of some of its candidates.
             positions: Positions of each part's examples in its candidate.
+            cache_dir: Directory of cached embeddings; None for the default one.
         """
         options = self._options
         if not isinstance(options, Curriculum):
@@ -151,6 +161,7 @@ class SamplingRun:
             task.candidates,
             task.real_sample(self.real),
             seed=self.real,
+            cache_dir=cache_dir,
             progress=False,
         )
         own = {part.name: scores[part.name][at] for part, at in zip(parts, positions, strict=True)}

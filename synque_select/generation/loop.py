@@ -241,6 +241,11 @@ class _Loop:
         if result.stopped and not result.stopped.startswith(_BUDGET):
             self._say(f"{self.files.folder} contains the finished run: no model is called again")
         else:
+            n, n_real = len(self.data), len(self.halves.held_out)
+            self._say(
+                f"comparing {counted(n, 'example')} with {counted(n_real, 'held-out real example')}"
+                ", to see that it can be done before a model is asked"
+            )
             rehearsal(self.data, self.halves.held_out, self.options)
             result = replace(result, stopped="", improved=None)
         while not result.stopped:
@@ -293,6 +298,7 @@ class _Loop:
         """Do one more round, or say why there is none."""
         number = len(result.rounds) + 1
         writer = self._writer(number)
+        self._say(f"round {number}: preparing the prompts")
         draft = writer.draft()
         result = self._announced(result, draft, number)
         stop = self._over_budget(draft, number)
@@ -313,10 +319,10 @@ class _Loop:
         return replace(result, rounds=rounds, spent=spent, stopped=stopped, n_after=len(self.data))
 
     def _steps(self, draft: Draft) -> str:
-        writes = f"{self.generator.id} writes examples"
         if draft.rubric is not None:
-            return f"the rubric is already written; {writes}"
-        return f"{self.reasoner.id} writes the rubric, then {writes}"
+            return f"the rubric is already written; {self.generator.id} writes examples"
+        n = counted(len(draft.rubric_prompts), "call")
+        return f"{self.reasoner.id} writes the rubric ({n})"
 
     def _writer(self, number: int) -> Writer:
         return Writer(
@@ -357,7 +363,11 @@ class _Loop:
         )
 
     def _round(self, writer: Writer, draft: Draft, result: Improvement) -> Round:
-        written, lost, note = writer.write(draft)
+        rubric, note = writer.rubric(draft)
+        if draft.rubric is None:
+            what = "no usable rubric" if rubric is None else "the rubric is written"
+            self._say(f"round {writer.number}: {what}; {self.generator.id} writes examples")
+        written, lost = writer.write(draft, rubric)
         screened = screen(written, self.data, (self.halves.shown, self.halves.held_out))
         dropped = {**lost, **screened.dropped}
         records, number = list(screened.records), writer.number

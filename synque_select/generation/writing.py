@@ -214,30 +214,32 @@ class Writer:
             n_input, n_output, prices["generator"], in_batches=batches[1]
         )
 
+    def rubric(self, draft: Draft) -> tuple[Rubric | None, str]:
+        """Return the rubric, which is written if it is missing; None and why if it cannot be."""
+        if draft.rubric is not None:
+            return draft.rubric, ""
+        prompts, sampling = draft.rubric_prompts, self.options.sampling
+        try:
+            return write_rubric(self.reasoner, prompts, sampling, self.answers), ""
+        except LLMError as error:
+            return None, f"no rubric was used: {one_line(str(error))}"
+
     def write(
-        self, draft: Draft
-    ) -> tuple[list[tuple[RecordForm, Record]], dict[DropReason, int], str]:
-        """Write the rubric if it is missing, and ask for the examples.
+        self, draft: Draft, rubric: Rubric | None
+    ) -> tuple[list[tuple[RecordForm, Record]], dict[DropReason, int]]:
+        """Ask for the examples.
 
         Args:
             draft: What `draft` returned.
+            rubric: The rubric that prompts contain; None for prompts without one.
 
         Returns:
-            The examples that have the form of the data, each with its form; the number of those
-            that were asked for and did not come ("no_answer") or have another form
-            ("wrong_form"); and a note if no rubric could be written.
+            The examples that have the form of the data, each with its form, and the number of those
+            that were asked for and did not come ("no_answer") or have another form ("wrong_form").
 
         Raises:
             LLMError: No call was answered.
         """
-        rubric, note = draft.rubric, ""
-        if rubric is None:
-            try:
-                rubric = write_rubric(
-                    self.reasoner, draft.rubric_prompts, self.options.sampling, self.answers
-                )
-            except LLMError as error:
-                note = f"no rubric was used: {one_line(str(error))}"
         requests = self._requests(self._instruction(rubric), draft.gaps)
         answers = self._answers(requests)
         examples: list[tuple[RecordForm, Record]] = []
@@ -249,7 +251,7 @@ class Writer:
             records, n_wrong = asked.form.read(answer, asked.n)
             lost["wrong_form"] += n_wrong
             examples += [(asked.form, record) for record in records]
-        return examples, {reason: n for reason, n in lost.items() if n}, note
+        return examples, {reason: n for reason, n in lost.items() if n}
 
     def _instruction(self, rubric: Rubric | None) -> str:
         if rubric is None:
@@ -322,7 +324,7 @@ class Writer:
         bar = ProgressBar(
             total=left,
             desc=f"writing examples, round {self.number}",
-            unit=" calls",
+            unit="call",
             delay=2,
             leave=False,
             disable=not self.options.progress,

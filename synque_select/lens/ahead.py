@@ -82,7 +82,7 @@ def _ask(
             missing[0].questions.ask_each(prompts),
             desc="asking all questions",
             total=len(prompts),
-            unit=" questions",
+            unit="question",
             delay=2,
             leave=False,
             disable=not progress,

@@ -256,7 +256,7 @@ class LensRun:
         bar = ProgressBar(
             left,
             desc="writing rubrics",
-            unit=" rubrics",
+            unit="rubric",
             delay=2,
             leave=False,
             disable=not config.progress,
@@ -304,7 +304,7 @@ class LensRun:
         bar = ProgressBar(
             total=self.tally.n_planned,
             desc="judging",
-            unit=" questions",
+            unit="question",
             delay=2,
             leave=False,
             disable=not self.config.progress,

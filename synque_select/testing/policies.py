@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from synque_select.errors import ConfigError, SynqueError
-from synque_select.reselection.base import ReselectionPolicy
+from synque_select.reselection.base import Proposal, ReselectionPolicy
 from synque_select.reselection.context import ReselectionContext, forward_budget
 from synque_select.reselection.registry import POLICIES
 from synque_select.testing.process import unchanged_process
@@ -141,7 +141,10 @@ class _Run:
         before = dict(context.weights)
         proposal = self.policy.propose(context)
         assert dict(context.weights) == before, "the weights in force are not to be changed"
-        assert set(proposal.weights) == set(context.names)
+        assert isinstance(proposal, Proposal), f"propose() returned {proposal!r}, not a Proposal"
+        assert set(proposal.weights) == set(context.names), (
+            "a Proposal has a weight for each of context.names, and for nothing else"
+        )
         assert context.used_examples <= context.budget_examples
         self.hold = proposal.hold or 0
         self.before, self.weights = self.weights, dict(proposal.weights)
@@ -177,10 +180,11 @@ class PolicyConformance:
         )
 
     def test_states_what_it_is(self, policy: ReselectionPolicy) -> None:
-        assert isinstance(policy.id, str)
-        assert policy.id
+        key = getattr(policy, "id", None)
+        assert isinstance(key, str), "the class does not set id"
+        assert key, "id is empty"
         assert not set(policy.id) & set(":=, /"), "an id is written before options and in lists"
-        assert type(policy).__doc__
+        assert type(policy).__doc__, "the class has no docstring"
         assert POLICIES.check(type(policy)) is type(policy)
 
     def test_proposals_are_mixtures_within_the_budget(
@@ -212,7 +216,10 @@ class PolicyConformance:
             # another training in between, as in another process
             self._started(policy, _fresh(training)).change()
             policy.load_state_dict(state)
-        assert weights == expected
+        assert weights == expected, (
+            "after state_dict() and load_state_dict(), propose() returns other weights: the state "
+            "lacks something that it depends on"
+        )
 
     def test_a_state_is_not_changed_by_what_follows(
         self, policy: ReselectionPolicy, training: SimulatedTraining

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -129,6 +130,7 @@ def curriculum_scores(
     real: RealSample | None,
     *,
     seed: int = 0,
+    cache_dir: str | Path | None = None,
     progress: bool = True,
 ) -> CurriculumScores:
     """Return the scores of each candidate's examples, (N,), in the order of a curriculum.
@@ -141,6 +143,7 @@ def curriculum_scores(
         candidates: The candidates.
         real: The real sample, which proxies need; "surrogate_loss" reads none.
         seed: Random seed of the proxies and the classifiers.
+        cache_dir: Directory of cached embeddings; None for the default one.
         progress: Whether to show progress that takes more than two seconds.
 
     Returns:
@@ -167,10 +170,16 @@ def curriculum_scores(
         scores = {part.name: _of_field(by, part) for part in candidates}
     elif by == _LOSS:
         scores = surrogate_example_losses(
-            candidates, encoder=curriculum.encoder, seed=seed, progress=progress
+            candidates,
+            encoder=curriculum.encoder,
+            seed=seed,
+            cache_dir=cache_dir,
+            progress=progress,
         )
     else:
-        scorer = Scorer(encoder=curriculum.encoder, seed=seed, progress=progress)
+        scorer = Scorer(
+            encoder=curriculum.encoder, seed=seed, cache_dir=cache_dir, progress=progress
+        )
         scores = _of_proxy(by, candidates, real, scorer)
     return {name: sign * values for name, values in scores.items()}
 
@@ -215,12 +224,9 @@ def _is_field(by: str, candidates: Sequence[Candidate]) -> bool:
 
 
 def _of_field(by: str | Callable[[Any], float], candidate: Candidate) -> NDArray[np.float64]:
-    def read(value: object, position: int) -> float:
-        if not is_number(value):
-            raise DataError(
-                f"{candidate.where}, example {position} (counted from 0): the score for the "
-                f"curriculum is {value!r}: allowed is a number"
-            )
+    def read(value: object, _: int) -> float:
+        if not is_number(value):  # the caller says where
+            raise DataError(f"the score is {value!r}: allowed is a number")
         return float(value)  # type: ignore[arg-type]
 
     return _finite(np.array(selected_values(candidate, by, "curriculum", read)), candidate)
@@ -266,6 +272,7 @@ def _of_proxy(
     missing = [part.name for part in scored if key not in part.example_scores]
     if missing:
         raise ConfigError(
-            f"curriculum: {key!r} has no scores of single examples of {', '.join(missing)}"
+            f"curriculum: {key!r} has no scores of single examples of {', '.join(missing)}; "
+            "proxies such as pad, mmd, coverage and ngram have"
         )
     return {part.name: _finite(part.example_scores[key], part) for part in scored}

@@ -24,7 +24,7 @@ from synque_select.utils.process_state import seeded
 from synque_select.utils.progress import ProgressBar
 from synque_select.utils.validation import check_int
 
-__all__ = ["Length", "TokenOptions", "WeighBy", "token_lengths"]
+__all__ = ["Length", "TokenOptions", "WeighBy", "has_length", "token_lengths"]
 
 Length = Callable[[Any], int]
 WeighBy = Literal["examples", "tokens"]
@@ -129,16 +129,14 @@ class _Measure:
     ) -> None:
         self.candidate, self._transform = candidate, transform
         self._length = options.length
-        self.how = "length"
-        if options.length is None:
-            has_ids = _has_input_ids(training_example(candidate, 0, transform))
-            self.how = _INPUT_IDS if has_ids else "words"
-        if self.how == "words" and candidate.modality != "text":
+        how = "length" if options.length is not None else _default_length(candidate, transform)
+        if how is None:
             raise ConfigError(
                 f"{candidate.where}: weigh_by='tokens' needs a length, and a training example has "
                 f"no {_INPUT_IDS} and its view is not a text: give length= a function of a "
                 "training example"
             )
+        self.how = how
 
     def all(self, progress: bool) -> NDArray[np.int64]:
         bar = ProgressBar(
@@ -170,6 +168,23 @@ class _Measure:
                 f"{where}: length returned {length!r}: allowed is a whole number from 0"
             )
         return int(length)
+
+
+def has_length(candidate: Candidate, transform: Transform | None) -> bool:
+    """Return whether the tokens of the examples can be counted without a function of the user.
+
+    Example:
+        >>> has_length(Candidate("a", [{"text": "one"}], view="text"), None)
+        True
+    """
+    return _default_length(candidate, transform) is not None
+
+
+def _default_length(candidate: Candidate, transform: Transform | None) -> str | None:
+    """Return what is counted if no function is given; None for an image without tokens."""
+    if _has_input_ids(training_example(candidate, 0, transform)):
+        return _INPUT_IDS
+    return "words" if candidate.modality == "text" else None
 
 
 def _has_input_ids(example: object) -> bool:

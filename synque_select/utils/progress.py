@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -22,10 +22,14 @@ __all__ = ["ProgressBar"]
 
 _LINE_S = 30.0
 _LINE = "{desc}{n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
+_LINE_WITHOUT_TOTAL = "{desc}{n_fmt} [{elapsed}, {rate_fmt}{postfix}]"
 
 
 class ProgressBar(tqdm):  # type: ignore[type-arg]  # not generic when it runs
     """A tqdm bar on stderr or in a notebook; a line every 30 seconds where there is neither.
+
+    `unit` is a noun in the singular; a bar shows "2.50 calls/s", or "3.20s/call" below one per
+    second.
 
     Example:
         >>> with ProgressBar(total=2, desc="two", file=sys.stdout) as bar:
@@ -46,8 +50,22 @@ class ProgressBar(tqdm):  # type: ignore[type-arg]  # not generic when it runs
         if shown is None:  # a process without stderr
             options["disable"] = True
         super().__init__(*args, **options)
-        if self._as_lines and not self.disable and self.desc:
+        if not self.disable and self.desc:
             self.set_description(self.desc, refresh=False)  # appends the colon
+
+    @property
+    def format_dict(self) -> MutableMapping[str, Any]:
+        """The values that a bar shows, with the unit in the number that the rate needs."""
+        values = super().format_dict
+        if "unit_scale" not in values:  # of a bar that was never shown
+            return values
+        if values["total"] is None:
+            values["bar_format"] = _LINE_WITHOUT_TOTAL
+        if not values["unit_scale"]:  # bytes: "1.20MB/s"
+            elapsed, done = values["elapsed"], values["n"] - values["initial"]
+            rate = values["rate"] or (done / elapsed if elapsed else 0.0)
+            values["unit"] = values["unit"] if 0 < rate < 1 else f" {_plural(values['unit'])}"
+        return values
 
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
         """Draw the bar, or write a line if the last one is 30 seconds old."""
@@ -110,3 +128,8 @@ class ProgressBar(tqdm):  # type: ignore[type-arg]  # not generic when it runs
             yield
         except (OSError, ValueError):  # a closed pipe, a full disk; a closed stream
             self.disable = True
+
+
+def _plural(noun: str) -> str:
+    """Return the plural of a regular noun."""
+    return f"{noun[:-1]}ies" if noun[-1:] == "y" and noun[-2:-1] not in "aeiou" else f"{noun}s"

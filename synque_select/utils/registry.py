@@ -133,6 +133,11 @@ class Registry(Generic[Entry]):
         points = self._installed().get(name)
         if points is not None:
             return self._from_package(name, points)
+        key, _, option = name.partition(":")
+        if option and key in self.keys():
+            raise ConfigError(
+                f"{self.kind} {name!r}: the option {option!r} has no value: {name}=VALUE"
+            )
         if is_dotted(name):
             return self._from_module(name)
         raise ConfigError(f"unknown {self.kind} {name!r}: {did_you_mean(name, self.keys())}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,6 +18,7 @@ from synque_select.experiment.summary import summary
 from synque_select.functional.paired import holm
 from synque_select.records.experiment_result import load_result
 from synque_select.records.store import RunStore
+from synque_select.utils.cache_dir import default_cache_dir
 from tests.training.shades import Linear, Shades, squares
 
 # fits of milliseconds: that evaluation takes its time beside them says nothing
@@ -71,6 +73,13 @@ def run(task: Shades, where: Path, **options: Any) -> Experiment:
     return run_experiment(task, ExperimentOptions(**{**settings, **paths, **options}))
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SYNQUE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="module", params=["chosen", "all"])
 def finished(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
@@ -106,6 +115,12 @@ def test_weights_that_do_not_change_draw_the_examples_of_the_start(finished):
     task = finished[0]
     trained = [tuple(fit["ids"]) for fit in task.fits if fit["steps"]]
     assert len(trained) - len(set(trained)) == 2  # in both replicates
+
+
+def test_embeddings_of_held_out_examples_are_in_the_cache_of_the_experiment(finished):
+    where = finished[2]
+    assert [*(where / "cache" / "embeddings").rglob("*.safetensors")]
+    assert not [*default_cache_dir().rglob("*.safetensors")]
 
 
 def test_each_policy_is_compared_with_its_start_and_with_all(finished):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator
 from functools import cached_property
@@ -175,6 +176,12 @@ def test_tokens_are_shared_by_weight(finished, replicate: int):
     assert Counter(one[0] for one in control(finished[0], replicate)) == dict.fromkeys("abcd", 250)
 
 
+def test_embeddings_of_a_curriculum_are_in_the_cache_of_the_experiment(finished):
+    where = finished[2]
+    assert [*(where / "cache" / "embeddings").rglob("*.safetensors")]
+    assert not [*Path(os.environ["SYNQUE_CACHE"]).rglob("*.safetensors")]
+
+
 def test_each_is_compared_with_the_arm_of_its_mixture(finished):
     _, experiment, where = finished
     result = experiment.result
@@ -286,7 +293,7 @@ class Unlabeled(Sampled):
     [
         (Sampled, "curriculum:by=levle", "by='levle' is neither a field of the examples nor"),
         (Unlabeled, "curriculum:by=surrogate_loss", "reads the candidates' labels: give label="),
-        (Shades, "tokens", "weigh_by='tokens' needs a length"),
+        (Shades, "tokens", "'tokens': nothing to count in .*Leave this arm out"),
     ],
 )
 def test_what_a_task_cannot_be_sampled_by(

@@ -295,13 +295,13 @@ def test_the_cost_is_said_before_the_first_call(tmp_path: Path, capsys):
         errors_before.append(capsys.readouterr().err)
         return sentences("made", n, len(errors_before))
 
-    began = "round 1: m writes the rubric, then m writes examples"
-
     with WritingServer({1: first}) as server:
         improved(tmp_path, server, progress=True, prices=PRICES, rounds=2)
     assert "m writes for made. 2 rounds at most: 14 calls" in errors_before[0]
     assert "at the given prices" in errors_before[0]
-    assert began in errors_before[0]
+    assert "comparing 80 examples with 40 held-out real examples" in errors_before[0]
+    assert "round 1: m writes the rubric (3 calls)" in errors_before[0]
+    assert "round 1: the rubric is written; m writes examples" in errors_before[0]
 
 
 def test_without_a_rubric_the_loop_goes_on_and_says_so(tmp_path: Path):

@@ -40,6 +40,22 @@ class Forgetful(ReselectionPolicy):
 def test_the_suite_notices_a_state_that_is_not_whole():
     suite = PolicyConformance()
     training = PolicyConformance.training.__wrapped__(suite)  # the function behind the fixture
-    with pytest.raises(AssertionError):
+    with pytest.raises(AssertionError, match="the state lacks something that it depends on"):
         suite.test_a_resumed_run_goes_on_as_if_undisturbed(Forgetful(), training)
     suite.test_equal_seeds_give_equal_weights_and_leave_the_process_as_it_was(Forgetful(), training)
+
+
+class Plain(ReselectionPolicy):
+    """A policy that forgets what it must return, and what it is called."""
+
+    def propose(self, context):
+        return dict(context.weights)
+
+
+def test_the_suite_says_what_is_missing():
+    suite = PolicyConformance()
+    training = PolicyConformance.training.__wrapped__(suite)
+    with pytest.raises(AssertionError, match=r"returned {'a': 0.25, .*, not a Proposal"):
+        suite.test_proposals_are_mixtures_within_the_budget(Plain(), training)
+    with pytest.raises(AssertionError, match="the class does not set id"):
+        suite.test_states_what_it_is(Plain())

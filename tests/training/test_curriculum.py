@@ -249,7 +249,7 @@ class TestScores:
         [
             ("levle", ConfigError, "by='levle' is neither a field of the examples nor the key"),
             ("pad", ConfigError, "by='pad' compares examples with real ones: give real="),
-            ("text", DataError, "example 0.*the score for the curriculum is 'a 0': allowed is a"),
+            ("text", DataError, r"0\): curriculum='text': the score is 'a 0': allowed is a number"),
             ({"a": [1.0]}, ConfigError, r"scores of shape \(1,\) for 'a': needed is one per"),
             ({"a": [float("nan")] * 60}, DataError, "example 0.*is nan: allowed is a finite"),
             ({}, ConfigError, "by= has no scores of 'a'; it has those of: none"),

@@ -39,6 +39,35 @@ def test_a_log_file_gets_a_line_every_half_minute_and_a_last_one(clock: list[flo
     assert "█" not in log.getvalue()
 
 
+@pytest.mark.parametrize(
+    ("seconds", "total", "last"),
+    [
+        (40, 4, "writing: 4/4 [02:40<00:00, 40.00s/call]"),
+        (0.25, 200, "writing: 200/200 [00:50<00:00,  4.00 calls/s]"),
+        (0.25, None, "writing: 200 [00:50,  4.00 calls/s]"),
+        (40, None, "writing: 200 [2:13:20, 40.00s/call]"),
+    ],
+)
+def test_rates_have_the_unit_that_their_number_needs(
+    clock: list[float], seconds: float, total: int | None, last: str
+):
+    log = io.StringIO()
+    bar = ProgressBar(total=total, desc="writing", unit="call", file=log)
+    bar._time, bar.start_t, bar.last_print_t = time.monotonic, clock[0], clock[0]
+    for _ in range(total or 200):
+        clock[0] += seconds
+        bar.update()
+    bar.close()
+    assert log.getvalue().splitlines()[-1] == last
+
+
+def test_the_plural_of_a_unit(clock: list[float]):
+    with ProgressBar(total=9, unit="proxy", file=io.StringIO()) as bar:
+        bar.start_t -= 1
+        bar.n = 5
+        assert bar.format_dict["unit"] == " proxies"
+
+
 def test_what_is_done_soon_says_nothing(clock: list[float]):
     log = io.StringIO()
     bar = ProgressBar(total=3, desc="soon", file=log)

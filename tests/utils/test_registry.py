@@ -217,6 +217,12 @@ class TestDottedNames:
         with pytest.raises(ConfigError, match=r"shape 'json\.dumps': expected a Shape"):
             shapes.get("json.dumps")
 
+    def test_an_option_without_a_value_is_not_a_module(self, shapes):
+        with pytest.raises(
+            ConfigError, match="shape 'square:size': the option 'size' has no value"
+        ):
+            shapes.get("square:size")
+
     @pytest.mark.parametrize("name", ["pad", "a/b.c", "bge-small-en-v1.5", "glove.6B", ".x", "a."])
     def test_what_is_not_one(self, name):
         assert not is_dotted(name)
