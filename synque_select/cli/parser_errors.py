@@ -13,6 +13,7 @@ from pydoc import ErrorDuringImport, locate
 from typing import TYPE_CHECKING
 
 from synque_select.errors import ConfigError, did_you_mean
+from synque_select.utils.registry import is_dotted
 from synque_select.utils.wording import one_line
 
 if TYPE_CHECKING:
@@ -41,6 +42,11 @@ _LISTED = re.compile(r"^ *- ", re.MULTILINE)
 _VALUE = re.compile(r"(?:Given value: |Got value: )([^\n]*)")
 _CLASS_PATH = re.compile(
     r"Problem with given class_path ('[^']*'):\s+(.*?)\s*\n\s*(?:- |Given value)", re.DOTALL
+)
+_NO_FUNCTION = re.compile(r"expects a function or a callable class: ([^\n]+)")
+_NO_WEIGHT = re.compile(
+    r"Mapping\[str, float\](?:(?!Parser key).)*Expected a <class 'float'>\. Got value: ([^\n]*)",
+    re.DOTALL,
 )
 _NO_CLASS = re.compile(r"Expected a dot import path string: ([^\n]+)")
 # where a class is looked for whose module is not named, or not known
@@ -71,7 +77,8 @@ def parser_message(error: argparse.ArgumentError, arguments: Sequence[str]) -> s
         names = re.findall(r"[^\s',]+", allowed)
         lead = f"{option} " if option.startswith("-") else ""
         return f"{lead}{one_line(given, _MAX_VALUE)!r}: {did_you_mean(given, names)}"
-    name, words = _field(message), _unknown_option(message) or _value_error(message)
+    name = _field(message)
+    words = _no_weight(message) or _unknown_option(message) or _value_error(message)
     outer = _OUTER.match(message)
     if outer is not None:
         name, words = _unknown_name(outer[1], _own_options(error) or _outer(arguments))
@@ -149,6 +156,9 @@ def _value_error(message: str) -> str | None:
         hint = _close_class(unknown[1])
         return f"{name}: class_path {unknown[1]!r}: expected module.Class{hint}"
     errors = inner[: value.start()]
+    function = _NO_FUNCTION.search(errors)
+    if function is not None and is_dotted(value[1]):
+        return f"{name}: {value[1]!r}: {one_line(function[1])}{_close_class(value[1])}"
     types, literals = _EXPECTED.findall(errors), _LITERAL.findall(errors)
     # of several types, some may be wrong for another reason
     if not types + literals or len(types + literals) < len(_LISTED.findall(errors)):
@@ -163,8 +173,17 @@ def _value_error(message: str) -> str | None:
     return f"{name}: expected {allowed}, found {one_line(value[1], _MAX_VALUE)!r}{hint}"
 
 
+def _no_weight(message: str) -> str | None:
+    """Return an error about one of several weights, which may also be given as a class."""
+    weight = _NO_WEIGHT.search(message)
+    if weight is None:
+        return None
+    name = _KEY.findall(message)[-1]
+    return f"{name}: expected a number for each name, found {one_line(weight[1])!r}"
+
+
 def _close_class(path: str) -> str:
-    """Return the end of a message: the class closest to one that does not exist; may be empty."""
+    """Return the end of a message: the name closest to one that does not exist; may be empty."""
     package, _, name = path.rpartition(".")
     homes = (package, *_HOMES) if package and _exists(package) else _HOMES
     known = {

@@ -21,6 +21,11 @@ CASES = {
         "fit", "digits-fit", "  max_epochs: 4", "  max_epochs: many",
         ["line {0}: trainer.max_epochs: expected int or null, found 'many'"],
     ),
+    "no such function": (
+        "tune", "digits-fit", "trainer:", "tune: {hyper_parameters: json.dunps}\ntrainer:",
+        ["line {0}: tune.hyper_parameters: 'json.dunps': module 'json' has no attribute 'dunps'",
+         "; did you mean json.dumps?"],
+    ),
     "unknown group": (
         "fit", "digits-fit", "trainer:", "trainr:",
         ["line {0}: unknown option 'trainr': did you mean 'trainer'?"],
@@ -130,6 +135,17 @@ def test_an_error_in_a_config_names_the_place(
     assert message.startswith("synque-select: error: mine.yaml, line ")
     for part in words:
         assert part.format(line) in message
+
+
+def test_a_weight_that_is_not_a_number_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    given = "class_path: synque_select.SynqueDataModule\n  init_args:\n    candidates: c/*.json"
+    (tmp_path / "mine.yaml").write_text(f"data:\n  {given}\n    mixture: {{close: half}}\n")
+    monkeypatch.chdir(tmp_path)
+    assert main(["fit", "--config", "mine.yaml"]) == 1
+    place = "mine.yaml, line 5: mixture: expected a number for each name, found 'half'"
+    assert place in capsys.readouterr().err
 
 
 def test_an_error_of_the_command_line_names_no_config(
