@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from synque_select.cli.lightning_help import asks_for_help, print_help, with_full_help
 from synque_select.cli.options import (
+    fit_steps,
     lightning_cli,
     lightning_command_line,
     split_options,
@@ -40,7 +41,7 @@ def run(arguments: Sequence[str]) -> int:
         run_influence(
             cli.model,
             cli.datamodule,
-            max_steps=trainer.max_steps,
+            max_steps=fit_steps(trainer),
             options=options,
             trainer_options={"accelerator": trainer.accelerator, "precision": trainer.precision},
             **files,

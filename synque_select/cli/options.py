@@ -46,6 +46,7 @@ __all__ = [
     "command_line",
     "configs_help",
     "executor_of",
+    "fit_steps",
     "flat",
     "help_formatter",
     "lightning_cli",
@@ -509,6 +510,21 @@ def with_run_name(arguments: Sequence[str], command: str) -> list[str]:
         return f"--{command}.{own[match[1]]}"
 
     return [re.sub(r"^--(name|executor|workers)(?==|$)", lengthened, text) for text in arguments]
+
+
+def fit_steps(trainer: Namespace) -> int:
+    """Return the optimizer steps of each fit of a command.
+
+    Raises:
+        ConfigError: The config does not limit them.
+    """
+    steps: int = trainer.max_steps
+    if steps == -1:  # the Trainer's default
+        raise ConfigError(
+            "trainer.max_steps is not set: give the optimizer steps of a fit, such as "
+            "--trainer.max_steps 100"
+        )
+    return steps
 
 
 def short_fit_options(trainer: Namespace) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from synque_select.cli.lightning_help import asks_for_help, print_help, with_full_help
 from synque_select.cli.options import (
+    fit_steps,
     lightning_cli,
     lightning_command_line,
     scorer_of,
@@ -92,7 +93,7 @@ def configured_sweep(arguments: Sequence[str]) -> Iterator[ConfiguredSweep]:
         yield ConfiguredSweep(
             cli.model,
             cli.datamodule,
-            trainer.max_steps,
+            fit_steps(trainer),
             options,
             scorer_of(cli),
             short_fit_options(trainer),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from synque_select.cli.lightning_help import asks_for_help, print_help, with_full_help
 from synque_select.cli.options import (
+    fit_steps,
     lightning_cli,
     lightning_command_line,
     scorer_of,
@@ -54,7 +55,7 @@ def run(arguments: Sequence[str]) -> int:
         run_tuning(
             cli.model,
             cli.datamodule,
-            max_steps=cli.config.trainer.max_steps,
+            max_steps=-1 if options.proxy else fit_steps(cli.config.trainer),
             options=options,
             model_factory=None if options.hyper_parameters is None else _model_factory(cli),
             scorer=scorer_of(cli),

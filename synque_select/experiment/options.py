@@ -32,8 +32,9 @@ class ExperimentOptions:
             trained on every candidate alone, for the correlations. "none" is the model as it is,
             measured without training. "tuned" needs optuna and only runs if it is listed.
         replicates: Maximum number of replicates, at least 2.
-        policies: Policies of reselection, each an arm of its own: an id or the dotted name of a
-            class, with options after colons ("odm", "aioli:rate=1"). They start from the mixture of
+        policies: Policies of reselection, each an arm of its own: "static", "odm", "aioli",
+            "surrogate", "agreement", or the dotted name of a class, with options after colons
+            ("aioli:rate=1"). They start from the mixture of
             the arm `policy_start`, which is their static control, and are compared with it and
             with the mixture of all.
         policy_start: "chosen" for the selected mixture, or "all"; also for `sampling`.

@@ -202,7 +202,8 @@ class BaseSynqueDataModule(Generic[TrainerT, DataModuleT]):
         length: With "tokens": function of a training example that returns its number of tokens;
             None for that of its `input_ids`, or else of the words of its view.
         max_length: With "tokens": what training truncates examples to; None for no limit.
-        curriculum: Order of each candidate's examples by scores; None for a random order.
+        curriculum: Order of each candidate's examples by scores: a `Curriculum`, in a config its
+            arguments, such as {by: pad, order: descending}. None for a random order.
         seed: Random seed for the order of examples, not negative.
         batch_size: Batch size on each rank; None for that of the wrapped training loader, or 32
             without one. Lightning's BatchSizeFinder sets it here and in the wrapped DataModule.

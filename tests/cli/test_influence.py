@@ -58,7 +58,7 @@ def test_influence_on_a_surrogate_with_a_name(folder: Path, capsys: pytest.Captu
     [
         (["--influence.checkpoints", "9"], "max_steps=4 with checkpoints=9"),
         (["--influence.gradients", "first"], "influence.gradients: expected"),
-        (["--trainer.max_steps", "-1"], "max_steps=-1: allowed is a whole number from 1"),
+        (["--trainer.max_steps", "-1"], "trainer.max_steps is not set: give"),
         (["--influence.dimz", "3"], "did you mean"),
     ],
 )

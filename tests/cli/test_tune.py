@@ -172,7 +172,7 @@ def test_bad_options_are_one_line(folder: Path, capsys: pytest.CaptureFixture[st
         ("--tune.n_trials=0", "n_trials=0: allowed is a whole number from 1"),
         ("--tune.k_range=[3,9]", "k_range=(3, 9)"),
         ("--tune.proxy=mdd", "proxy='mdd'"),
-        ("--trainer.max_steps=-1", "max_steps=-1"),
+        ("--trainer.max_steps=-1", "trainer.max_steps is not set: give the optimizer steps"),
         ("--tune.storage=real.json/x.sqlite", "storage of studies real.json/x.sqlite"),
         ("--tune.storage=damaged.journal", "the storage of studies is damaged"),
         ("--tune.storage=mysql://me:secret@host/x", "storage of studies mysql://host/x"),
