@@ -77,7 +77,7 @@ def split_real(real: RealSample, seed: int) -> RealHalves:
     if n_effective < LEAST_REAL or len(shown) < _LEAST_SHOWN:
         raise DataError(
             f"{real.where}: of {counted(len(real), 'example')}, the held-out half has "
-            f"{len(held_out):,}, which say as much as {n_effective:.0f} independent ones; below "
+            f"{len(held_out):,}, which count as {n_effective:.0f} independent ones; below "
             f"{LEAST_REAL}, no difference is tested: collect about {2 * LEAST_REAL} "
             "independent real examples"
         )

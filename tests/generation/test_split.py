@@ -68,5 +68,5 @@ def test_too_little_to_divide(texts: list[str], words: str):
 
 def test_large_groups_count_as_little_as_they_say():
     rows = [{"text": text, "g": i % 6} for i, text in enumerate(sentences("real", 80, 0))]
-    with pytest.raises(DataError, match="say as much as 3 independent ones"):
+    with pytest.raises(DataError, match="count as 3 independent ones"):
         split_real(RealSample("real", rows, view="text", group_by="g"), 0)
