@@ -218,9 +218,12 @@ class Writer:
         """Return the rubric, which is written if it is missing; None and why if it cannot be."""
         if draft.rubric is not None:
             return draft.rubric, ""
-        prompts, sampling = draft.rubric_prompts, self.options.sampling
+        options, asked = self.options, draft.rubric_prompts
         try:
-            return write_rubric(self.reasoner, prompts, sampling, self.answers), ""
+            rubric = write_rubric(
+                self.reasoner, asked, options.sampling, self.answers, progress=options.progress
+            )
+            return rubric, ""
         except LLMError as error:
             return None, f"no rubric was used: {one_line(str(error))}"
 

@@ -23,6 +23,7 @@ from synque_select.llm.structured import without_thinking
 from synque_select.utils.atomic import write_text_atomic
 from synque_select.utils.json_files import parse_json, read_json_file
 from synque_select.utils.json_types import Json
+from synque_select.utils.progress import ProgressBar
 from synque_select.utils.validation import check_int, is_number
 from synque_select.utils.wording import counted, one_line
 
@@ -292,7 +293,12 @@ class SampleSet:
 
 
 def write_rubric(
-    engine: BaseLLM, asked: Mapping[str, PromptLike], sampling: RubricSampling, cache: AnswerCache
+    engine: BaseLLM,
+    asked: Mapping[str, PromptLike],
+    sampling: RubricSampling,
+    cache: AnswerCache,
+    *,
+    progress: bool = False,
 ) -> Rubric:
     """Have a model compare examples of both sets.
 
@@ -304,11 +310,12 @@ def write_rubric(
         asked: Prompts from `rubric_prompts`.
         sampling: Length of the rubric and decoding options.
         cache: Answer cache.
+        progress: Whether to show which of the three lists are written.
 
     Raises:
         LLMError: The third answer is not usable either; the message shows it.
     """
-    return _rubric(engine, asked, sampling, cache, ask=True)
+    return _rubric(engine, asked, sampling, cache, ask=True, progress=progress)
 
 
 def kept_rubric(
@@ -373,13 +380,22 @@ def _rubric(
     cache: AnswerCache,
     *,
     ask: bool,
+    progress: bool = False,
 ) -> Rubric:
-    return Rubric(
-        **{
-            field: _points(engine, prompt, sampling, cache, ask=ask)
-            for field, prompt in asked.items()
-        }
+    bar = ProgressBar(
+        total=len(asked),
+        desc="writing the rubric",
+        unit="call",
+        delay=2,
+        leave=False,
+        disable=not progress,
     )
+    lists = {}
+    with bar:
+        for field, prompt in asked.items():
+            lists[field] = _points(engine, prompt, sampling, cache, ask=ask)
+            bar.update()
+    return Rubric(**lists)
 
 
 def _sample_lines(

@@ -14,9 +14,11 @@ from synque_select.errors import ConfigError, DataError, LLMError, ProxyError, R
 from synque_select.generation import Improvement, ImproveOptions, improve
 from synque_select.generation.split import split_real
 from synque_select.generation.writing import RoundCost
+from synque_select.lens import rubric
 from synque_select.lens.cost import RubricCost
 from synque_select.llm.scripted import ScriptedLLM
 from synque_select.records.run_folder import read_json
+from synque_select.utils import progress
 from tests.generation.sentences import LABELS, WritingServer, engine, sentences, write_data
 from tests.llm.fake_server import FakeServer, chat
 from tests.training.tiny import LetterEncoder
@@ -288,7 +290,15 @@ def test_the_budget_is_checked_before_the_first_call_and_each_round(tmp_path: Pa
         assert len(lines(tmp_path / "run/improved.jsonl")) == more.n_after
 
 
-def test_the_cost_is_said_before_the_first_call(tmp_path: Path, capsys):
+def test_the_cost_is_said_before_the_first_call(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    class AtOnce(progress.ProgressBar):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **{**options, "delay": 0, "mininterval": 0})
+
+    monkeypatch.setattr(progress, "_LINE_S", 0.0)
+    monkeypatch.setattr(rubric, "ProgressBar", AtOnce)
     errors_before: list[str] = []
 
     def first(prompt: str, n: int) -> list[str]:
@@ -301,6 +311,7 @@ def test_the_cost_is_said_before_the_first_call(tmp_path: Path, capsys):
     assert "at the given prices" in errors_before[0]
     assert "comparing 80 examples with 40 held-out real examples" in errors_before[0]
     assert "round 1: m writes the rubric (3 calls)" in errors_before[0]
+    assert "writing the rubric: 3/3 [" in errors_before[0]
     assert "round 1: the rubric is written; m writes examples" in errors_before[0]
 
 
