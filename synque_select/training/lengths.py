@@ -174,7 +174,7 @@ def has_length(candidate: Candidate, transform: Transform | None) -> bool:
     """Return whether the tokens of the examples can be counted without a function of the user.
 
     Example:
-        >>> has_length(Candidate("a", [{"text": "one"}], view="text"), None)
+        >>> has_length(Candidate("a", [{"text": "one"}, {"text": "two"}], view="text"), None)
         True
     """
     return _default_length(candidate, transform) is not None
