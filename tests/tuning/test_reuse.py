@@ -335,6 +335,9 @@ def test_a_probe_is_a_prior_where_trials_are_validated_on_the_way(tmp_path):
     assert result.messages[0] == (
         "0 of 5 probes are reused as measured, 5 others are priors for the sampler"
     )
+    # none of the candidates is another one
+    shown = " ".join(str(study_table(result.to_dict())).split())
+    assert "or was not validated at the same steps as a trial" in shown
 
 
 def test_what_is_reused_is_said_and_shown(tmp_path, caplog):
