@@ -16,9 +16,9 @@ from synque_select.utils.wording import counted
 __all__ = ["Trial", "study_table", "trials_of"]
 
 _ABOUT_PRIORS = (
-    "a prior was trained on other candidates, or was not validated at the same steps as a trial: its "
-    "mixture is what is left of that fit's, its value only guides the sampler, and it is neither "
-    "counted nor chosen"
+    "a prior was trained on other candidates, or was not validated at the same steps as a trial: "
+    "its mixture is what is left of that fit's, its value only guides the sampler, and it is "
+    "neither counted nor chosen"
 )
 _MAX_MIXTURE = 40  # characters: with longer mixtures, each trial would take many lines
 
