@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import re
 import time
@@ -10,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
 
 import numpy as np
-from lightning_utilities.core.rank_zero import rank_zero_warn
+from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
 
 from synque_select.callbacks._checks import CheckedCallback, require_datamodule, require_single
 from synque_select.callbacks._logging import LoggedTable, log_numbers, log_table
 from synque_select.callbacks.selection import BaseSelectionCallback
-from synque_select.errors import ConfigError, LightningError, did_you_mean
+from synque_select.errors import BudgetError, ConfigError, LightningError, did_you_mean
 from synque_select.records.run_folder import make_folder, new_run_folder
 from synque_select.records.weights_file import save_weights
 from synque_select.report.table import Column, Table
@@ -34,6 +35,7 @@ from synque_select.training.lightning_compat import (
 from synque_select.training.model_evaluation import TrainingEvaluation
 from synque_select.training.run_page import write_page
 from synque_select.training.spawn_result import SpawnResult
+from synque_select.training.weight_changes import MOST_CHANGES
 from synque_select.types import WeightPoint, WeightTrajectory
 from synque_select.utils.json_fields import JsonFields
 from synque_select.utils.json_types import Json
@@ -57,8 +59,8 @@ _TOLERATED_S = 2.0  # seconds beyond the budget that no warning is worth
 class _Answer(TypedDict):
     """What rank 0 tells the others: the weights, and when to ask again."""
 
-    weights: dict[str, float]
-    hold: int
+    weights: dict[str, float] | None  # None if the budget does not pay for an answer yet
+    hold: int  # steps since it last answered
 
 
 class _Launched(TypedDict):
@@ -72,10 +74,12 @@ class _Launched(TypedDict):
 class _Run:
     """The state of a run; all of it is in every checkpoint, and the policy's state with it."""
 
-    asked_at: int  # the step at which the policy was last asked, or the run began
+    asked_at: int  # the step at which the policy last answered, or the run began
     hold: int  # steps until it is asked again
     trained: int  # draws that had been trained on then, over all ranks
     positions: ExamplePositions
+    mixture: dict[str, float] | None = None  # that it began with; None until it is known
+    spent: int = 0  # examples evaluated since then, for questions without an answer
     asked: int = 0
     evaluation_s: float = 0.0
     training_s: float = 0.0
@@ -105,8 +109,9 @@ class BaseReselectionCallback(CheckedCallback[TrainerT, ModuleT]):
         budget: Share of the training time that evaluation may take, above 0 and up to 1. A forward
             pass counts as a third of training on the example, so that at each change
             ⌊3 · budget · draws on one rank since the last⌋ examples may be evaluated; this does not
-            depend on a clock. The measured share is logged as
-            `synque_reselection/overhead`.
+            depend on a clock. Where that is too little for the policy, the weights stay as they
+            are, and it is asked again when the budget has grown; a warning names the step. The
+            measured share is logged as `synque_reselection/overhead`.
         outputs: Name of the module's method that returns outputs, one row per example, for a
             batch, for policies that compare outputs; None for `predict_step`.
         seed: Random seed of the policy and of the examples that are evaluated.
@@ -150,7 +155,7 @@ class BaseReselectionCallback(CheckedCallback[TrainerT, ModuleT]):
             if not name.startswith("_") and isinstance(value, bool | int | float | str)
         }
         self._run: _Run | None = None
-        self._is_training = self._is_restored = self._has_warned = False
+        self._is_training = self._is_restored = self._has_warned = self._is_short = False
         self._has_trained = False  # in the current fit; that of a Tuner does not get so far
         self._trajectory: WeightTrajectory | None = None
         self._run_dir: Path | None = None
@@ -213,21 +218,23 @@ class BaseReselectionCallback(CheckedCallback[TrainerT, ModuleT]):
             raise ConfigError(
                 f"outputs={self._outputs!r}: {type(pl_module).__name__} has no method of this name"
             )
-        # of all candidates: which of them are selected may not be known yet
-        datamodule.enable_changes([candidate.name for candidate in datamodule.candidates])
+        datamodule.enable_changes()
 
     def on_train_start(self, trainer: TrainerT, pl_module: ModuleT) -> None:
         """Begin a run, or continue that of the checkpoint or of the trainer's last fit."""
         if is_dev_run(trainer):
             return
-        is_new = trainer.global_step == 0 or self._run is None
+        datamodule = require_datamodule(trainer)
+        mixture = _start_weights(datamodule)
+        is_new = not (trainer.global_step and self._continues(datamodule, mixture))
         if is_new:
             self._run = self._new_run(trainer)
-            self._run_dir, self._has_warned = None, False
+            self._run_dir, self._has_warned, self._is_short = None, False, False
+            self._check_length(trainer)
             if trainer.global_step == 0:  # else those of the checkpoint stay
-                require_datamodule(trainer).forget_changes()
+                datamodule.forget_changes()
+        self._begun.mixture = mixture
         if is_new or self._is_restored:
-            mixture = _start_weights(require_datamodule(trainer))
             self.policy.start(tuple(mixture), mixture, self._seed)
             if not is_new:
                 self.policy.load_state_dict(self._begun.policy_state)
@@ -236,6 +243,31 @@ class BaseReselectionCallback(CheckedCallback[TrainerT, ModuleT]):
         self._update(trainer)
         if is_new and trainer.is_global_zero:
             self._log(trainer)
+
+    def _check_length(self, trainer: TrainerT) -> None:
+        """Warn if training ends before the policy is asked; refuse more changes than can be."""
+        planned, every = _planned_steps(trainer), self._every_n_steps
+        if planned is None or self.policy.id == "static":
+            return
+        left = planned - trainer.global_step
+        if left <= every:
+            rank_zero_warn(
+                f"ReselectionCallback: training ends after {counted(left, 'step')}, but the policy "
+                f"{self.policy.id!r} is asked after every {every:,}, so the weights will not change"
+            )
+        if left // every > MOST_CHANGES:
+            raise ConfigError(
+                f"every_n_steps={every}: in {left:,} steps the weights would change more than "
+                f"{MOST_CHANGES:,} times, which is the limit: give {left // MOST_CHANGES + 1} or "
+                "more"
+            )
+
+    def _continues(self, datamodule: AnySynqueDataModule, mixture: dict[str, float]) -> bool:
+        """Return whether training goes on with the data of the run, and not with other data."""
+        run = self._run
+        if run is None or run.trained > datamodule.trained_draws:
+            return False
+        return run.mixture in (None, mixture)
 
     def on_train_batch_start(
         self, trainer: TrainerT, pl_module: ModuleT, batch: Any, batch_idx: int
@@ -249,8 +281,10 @@ class BaseReselectionCallback(CheckedCallback[TrainerT, ModuleT]):
         if not self._is_training or run is None or step - run.asked_at < run.hold:
             return
         answer = on_rank_zero(trainer, lambda: self._ask(trainer))
-        datamodule = require_datamodule(trainer)
-        run.asked_at, run.hold, run.trained = step, answer["hold"], datamodule.trained_draws
+        datamodule, run.hold = require_datamodule(trainer), answer["hold"]
+        if answer["weights"] is None:
+            return
+        run.asked_at, run.trained, run.spent = step, datamodule.trained_draws, 0
         run.asked += 1
         if answer["weights"] != _weights_in_force(datamodule):
             datamodule.change_weights(answer["weights"])
@@ -266,10 +300,19 @@ class BaseReselectionCallback(CheckedCallback[TrainerT, ModuleT]):
             return
         self._update(trainer)
         self._is_training, self._has_trained = False, True
+        self._say_if_unchanged(trainer)
         if trainer.is_global_zero:
             with bookkeeping("the weights of the candidates over time are not logged as a table"):
                 log_table(trainer, "synque_weights", _table_of(self._known))
             self._save(trainer, at_once=True)
+
+    def _say_if_unchanged(self, trainer: TrainerT) -> None:
+        if self.policy.id != "static" and len(self._known.points) == 1:
+            rank_zero_info(
+                f"ReselectionCallback: in {counted(trainer.global_step, 'step')} the policy "
+                f"{self.policy.id!r} answered {counted(self._begun.asked, 'time')} and never "
+                "changed the weights"
+            )
 
     def on_fit_end(self, trainer: TrainerT, pl_module: ModuleT) -> None:
         """Recall the trajectory of a checkpoint whose run had no step left to train."""
@@ -311,6 +354,7 @@ class BaseReselectionCallback(CheckedCallback[TrainerT, ModuleT]):
             "asked_at": run.asked_at,
             "hold": run.hold,
             "trained": run.trained,
+            "spent": run.spent,
             "asked": run.asked,
             "positions": run.positions.state_dict(),
             "evaluation_s": run.evaluation_s,
@@ -356,6 +400,7 @@ class BaseReselectionCallback(CheckedCallback[TrainerT, ModuleT]):
             state["hold"],
             state["trained"],
             ExamplePositions(self._seed, state["positions"]),
+            spent=state.get("spent", 0),
             asked=state["asked"],
             evaluation_s=state["evaluation_s"],
             training_s=state["training_s"],
@@ -381,15 +426,22 @@ class BaseReselectionCallback(CheckedCallback[TrainerT, ModuleT]):
     def _ask(self, trainer: TrainerT) -> _Answer:
         """Ask the policy; on rank 0."""
         begin, run, step = time.monotonic(), self._begun, trainer.global_step
+        before = copy.deepcopy(dict(self.policy.state_dict()))
         datamodule = require_datamodule(trainer)
         seed = int(np.random.SeedSequence([self._seed, step]).generate_state(1)[0])
         evaluation = TrainingEvaluation(
             trainer, datamodule, run.positions, outputs=self._outputs, seed=seed
         )
-        with evaluation:
-            context = self._context(trainer, datamodule, evaluation)
-            proposal = self._proposal(context)
-        run.evaluation_s += time.monotonic() - begin
+        context = self._context(trainer, datamodule, evaluation)
+        try:
+            with evaluation:
+                proposal = self._proposal(context)
+        except BudgetError as error:
+            self.policy.load_state_dict(before)
+            run.spent += context.used_examples
+            return {"weights": None, "hold": self._put_off(trainer, context, error.needed)}
+        finally:
+            run.evaluation_s += time.monotonic() - begin
         hold = self._every_n_steps if proposal.hold is None else proposal.hold
         return {"weights": dict(proposal.weights), "hold": hold}
 
@@ -400,25 +452,36 @@ class BaseReselectionCallback(CheckedCallback[TrainerT, ModuleT]):
         evaluation: TrainingEvaluation,
     ) -> ReselectionContext:
         weights, since = _weights_in_force(datamodule), self._begun.trained
-        draws = datamodule.trained_draws - since
+        allowed = forward_budget(self._budget, self._new_draws(trainer))
         return ReselectionContext(
             step=trainer.global_step,
             max_steps=_planned_steps(trainer),
             every_n_steps=self._every_n_steps,
             names=tuple(weights),
             weights=weights,
-            budget_examples=forward_budget(self._budget, draws // n_data_replicas(trainer)),
+            budget_examples=allowed - self._begun.spent,
             evaluation=evaluation,
-            trained_weights=_mean_weights(datamodule, since, since + draws),
+            trained_weights=_mean_weights(datamodule, since, datamodule.trained_draws),
+            waited_steps=trainer.global_step - self._begun.asked_at,
         )
+
+    def _new_draws(self, trainer: TrainerT) -> int:
+        """Return how many draws this process has trained on since the policy last answered."""
+        draws = require_datamodule(trainer).trained_draws - self._begun.trained
+        return draws // n_data_replicas(trainer)
 
     def _proposal(self, context: ReselectionContext) -> Proposal:
         """Return what the policy proposes, in the order of the candidates."""
         where = f"the policy {self.policy.id!r} at step {context.step}"
         try:
             proposal: object = self.policy.propose(context)
+        except BudgetError:
+            raise
         except ConfigError as error:
             raise ConfigError(f"{where}: {error}") from error
+        except Exception as error:  # a policy of the user's may raise anything
+            error.add_note(f"raised by {where}")
+            raise
         if not isinstance(proposal, Proposal):
             raise ConfigError(f"{where} returned {proposal!r}; allowed is a Proposal")
         for name in proposal.weights:
@@ -486,6 +549,38 @@ class BaseReselectionCallback(CheckedCallback[TrainerT, ModuleT]):
             self._run_dir = new_run_folder(Path(trainer.default_root_dir) / "runs", model)
         return make_folder(self._run_dir)
 
+    def _put_off(self, trainer: TrainerT, context: ReselectionContext, needed: int) -> int:
+        """Return after how many steps since the last answer the budget pays for the next one."""
+        run, every = self._begun, self._every_n_steps
+        # a budget of 1 pays for this many examples per step
+        per_step = forward_budget(1.0, self._new_draws(trainer)) / (context.step - run.asked_at)
+        wait = _ceil((run.spent + needed) / (self._budget * per_step) / every) * every
+        hold = max(wait, run.hold + every)
+        if not self._is_short:
+            self._is_short = True
+            self._warn_of_budget(context, run.asked_at + hold, needed, per_step)
+        return hold
+
+    def _warn_of_budget(
+        self, context: ReselectionContext, answers_at: int, needed: int, per_step: float
+    ) -> None:
+        every = self._every_n_steps
+        least = _ceil(1000 * needed / (per_step * every)) / 1000
+        way_out = (
+            f"budget={least:g} or more"
+            if least <= 1
+            else f"every_n_steps={_ceil(needed / (self._budget * per_step))} or more"
+        )
+        is_late = context.max_steps is not None and answers_at >= context.max_steps
+        rank_zero_warn(
+            f"ReselectionCallback: at step {context.step}, budget={self._budget:g} allows "
+            f"{counted(context.budget_examples, 'example')} to be evaluated, but the policy "
+            f"{self.policy.id!r} needs {needed}. The weights stay as they are until the budget has "
+            f"grown, at step {answers_at:,}"
+            + (f", and training ends at step {context.max_steps:,}" if is_late else "")
+            + f"; for an answer after every {counted(every, 'step')}, give {way_out}"
+        )
+
     def _warn_of_overhead(self) -> None:
         trajectory = self._known
         beyond = trajectory.evaluation_s - self._budget * trajectory.training_s
@@ -516,6 +611,10 @@ def _planned_steps(trainer: AnyTrainer) -> int | None:
     """Return the number of optimizer steps of the whole training; None if nothing limits them."""
     planned = trainer.estimated_stepping_batches
     return int(planned) if math.isfinite(planned) and planned > 0 else None
+
+
+def _ceil(value: float) -> int:
+    return math.ceil(value - 1e-9)
 
 
 def _start_weights(datamodule: AnySynqueDataModule) -> dict[str, float]:

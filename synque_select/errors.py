@@ -2,6 +2,7 @@
 
 SynqueError
 ├── ConfigError        an argument, option or config value is not allowed (also a ValueError)
+│   └── BudgetError    a policy needs more evaluations than the budget allows
 ├── DataError          a file, line, field or example is invalid (also a ValueError)
 ├── EncoderError       a model cannot be loaded, or its embeddings are invalid
 ├── LLMError           a language model cannot be loaded, or its answers are invalid
@@ -20,6 +21,7 @@ import re
 from collections.abc import Iterable
 
 __all__ = [
+    "BudgetError",
     "ConfigError",
     "DataError",
     "DependencyError",
@@ -86,6 +88,18 @@ class SynqueError(Exception):
 
 class ConfigError(SynqueError, ValueError):
     """An argument, option or config value is not allowed."""
+
+
+class BudgetError(ConfigError):
+    """A policy needs more evaluations of the model than the budget allows by now.
+
+    Attributes:
+        needed: Number of examples that may have been evaluated when it is asked again.
+    """
+
+    def __init__(self, message: str, needed: int) -> None:
+        super().__init__(message)
+        self.needed = needed
 
 
 class DataError(SynqueError, ValueError):

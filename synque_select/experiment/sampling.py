@@ -89,8 +89,7 @@ class SamplingRun:
         if isinstance(options, TokenOptions):
             limit = {} if options.max_length is None else {"max_length": options.max_length}
             return {"weigh_by": "tokens", **limit}
-        draws = {} if options.draws is None else {"draws": options.draws}
-        return {"curriculum": options.description, **draws}
+        return options.key
 
     def key(self, task: BaseTask) -> list[Any]:
         """Return what distinguishes the outcome of this run from that of another one."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from synque_select.errors import ConfigError
+from synque_select.errors import BudgetError, ConfigError
 from synque_select.functional.learning_speed import closeness_weights
 from synque_select.functional.mmd import Kernel, mmd2_unbiased
 from synque_select.reselection.base import Proposal, ReselectionPolicy
@@ -61,13 +61,15 @@ class AgreementPolicy(ReselectionPolicy):
 
     def propose(self, context: ReselectionContext) -> Proposal:
         """Compare the outputs, and return the weights that follow from their distances."""
-        n = context.remaining_examples // (len(context.names) + 1)
+        n_parts = len(context.names) + 1
+        n = context.remaining_examples // n_parts
         if n < _LEAST:
-            raise ConfigError(
+            raise BudgetError(
                 f"the policy 'agreement' needs at least {_LEAST} outputs on each candidate and on "
                 f"the real sample, but only {context.remaining_examples} in total may be "
                 f"computed at step {context.step}: raise budget= or every_n_steps= of "
-                "ReselectionCallback"
+                "ReselectionCallback",
+                context.used_examples + _LEAST * n_parts,
             )
         real = context.real_outputs(n)
         distances = [_distance(real, own) for own in context.candidate_outputs(n).values()]

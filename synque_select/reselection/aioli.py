@@ -130,7 +130,7 @@ class AioliPolicy(ReselectionPolicy):
 
     def _steps_of_one(self, context: ReselectionContext) -> int:
         """Return after how many steps the budget pays for measuring the losses."""
-        per_step = context.budget_examples / context.every_n_steps
+        per_step = context.budget_examples / (context.waited_steps or context.every_n_steps)
         needed = self.n_examples * len(context.names)
         return math.ceil(needed / per_step) if per_step > 0 else context.every_n_steps
 

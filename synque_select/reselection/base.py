@@ -71,6 +71,10 @@ class ReselectionPolicy(ABC):
     `propose` depends on is therefore the context, the arguments of the constructor, and the state;
     randomness comes from the seed of `start` and the step, or its state is part of the state.
 
+    Where `propose` raises a `BudgetError`, as the context does for evaluations that the budget does
+    not pay for, the state from before the question is restored, the weights stay, and the policy is
+    asked again when the budget has grown.
+
     A policy does not change the module or the trainer, and evaluates the model through
     the context alone, which restores what an evaluation changes and counts it against the budget.
 

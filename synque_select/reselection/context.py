@@ -8,7 +8,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from synque_select.errors import ConfigError
+from synque_select.errors import BudgetError
 from synque_select.utils.validation import check_int
 from synque_select.utils.wording import counted
 
@@ -79,7 +79,9 @@ class ReselectionContext:
     The methods evaluate the current model, in eval mode and without gradients, and leave it and the
     process as they were. Together they may evaluate `budget_examples` examples. With n=None, a
     method takes what is left of the budget, in equal parts; a policy that calls several of them
-    gives n.
+    gives n. What the budget does not allow is a `BudgetError`: the weights stay as they are, and
+    the policy is asked again after a multiple of `every_n_steps` steps, with the budget of all
+    steps since it last answered.
 
     Args:
         step: Optimizer steps so far.
@@ -94,6 +96,8 @@ class ReselectionContext:
         trained_weights: Mean weights, by name, of what was trained on since the policy was last
             asked: a change takes effect after the batches that were already being fetched. None
             if it is not known.
+        waited_steps: Optimizer steps since the policy last answered, or the run began, which the
+            budget is that of; None for `every_n_steps`.
 
     Attributes:
         used_examples: Number of examples that have been evaluated at this change.
@@ -107,6 +111,7 @@ class ReselectionContext:
     budget_examples: int
     evaluation: ModelEvaluation
     trained_weights: Mapping[str, float] | None = None
+    waited_steps: int | None = None
     used_examples: int = field(default=0, init=False)
 
     @property
@@ -121,7 +126,7 @@ class ReselectionContext:
         model may have been trained on some of them.
 
         Raises:
-            ConfigError: The budget does not allow for n examples of each candidate, or for one.
+            BudgetError: The budget does not allow for n examples of each candidate, or for one.
         """
         sizes = self._sizes(n, {name: self.evaluation.n_candidate(name) for name in self.names})
         return {name: self.evaluation.candidate_loss(name, m) for name, m in sizes.items()}
@@ -130,8 +135,8 @@ class ReselectionContext:
         """Return the mean loss on n examples of each candidate that are held out of training.
 
         Raises:
-            ConfigError: The DataModule has no surrogate validation set, or the budget does not
-                allow for n examples of each candidate, or for one.
+            BudgetError: The budget does not allow for n examples of each candidate, or for one.
+            ConfigError: The DataModule has no surrogate validation set.
         """
         sizes = self._sizes(n, {name: self.evaluation.n_surrogate(name) for name in self.names})
         return {name: self.evaluation.surrogate_loss(name, m) for name, m in sizes.items()}
@@ -140,7 +145,8 @@ class ReselectionContext:
         """Return outputs of the current model, (n, d), on n real examples; no label is read.
 
         Raises:
-            ConfigError: The real sample is missing, or the budget does not allow for n examples.
+            BudgetError: The budget does not allow for n examples, or for one.
+            ConfigError: The real sample is missing.
         """
         (size,) = self._sizes(n, {"the real sample": self.evaluation.n_real()}).values()
         return self.evaluation.real_outputs(size)
@@ -149,7 +155,7 @@ class ReselectionContext:
         """Return outputs of the current model, (n, d), on n training examples of each candidate.
 
         Raises:
-            ConfigError: The budget does not allow for n examples of each candidate, or for one.
+            BudgetError: The budget does not allow for n examples of each candidate, or for one.
         """
         sizes = self._sizes(n, {name: self.evaluation.n_candidate(name) for name in self.names})
         return {name: self.evaluation.candidate_outputs(name, m) for name, m in sizes.items()}
@@ -160,11 +166,13 @@ class ReselectionContext:
         if n is not None:
             check_int("n", n, 1)
         if affordable < (n or 1):
-            raise ConfigError(
+            needed = self.used_examples + (n or 1) * len(available)
+            raise BudgetError(
                 f"{counted(self.remaining_examples, 'example')} may still be evaluated at step "
                 f"{self.step}, but {counted(n or 1, 'example')} of each of "
                 f"{counted(len(available), 'part')} would be needed: raise budget= or "
-                "every_n_steps= of ReselectionCallback"
+                "every_n_steps= of ReselectionCallback",
+                needed,
             )
         sizes = {name: min(n or affordable, size) for name, size in available.items()}
         self.used_examples += sum(sizes.values())

@@ -23,6 +23,7 @@ from synque_select.selection.surrogate_loss import (
     check_surrogate_labels,
     surrogate_example_losses,
 )
+from synque_select.utils.json_types import Json, JsonObject
 from synque_select.utils.validation import check_int, is_number
 
 __all__ = [
@@ -100,6 +101,16 @@ class Curriculum:
         """The order in a few words, such as "pad, descending"."""
         by = self.by if isinstance(self.by, str) else "given scores"
         return f"{by}, {self.order}"
+
+    @property
+    def key(self) -> JsonObject:
+        """The part of a comparability key that says what order this is."""
+        key: dict[str, Json] = {"curriculum": self.description}
+        if self.draws is not None:
+            key["draws"] = self.draws
+        if self.encoder is not None:
+            key["encoder"] = self.encoder if isinstance(self.encoder, str) else self.encoder.id
+        return key
 
 
 def check_curriculum(curriculum: Curriculum, candidates: Sequence[Candidate]) -> None:

@@ -77,7 +77,12 @@ from synque_select.training.surrogate import (
     surrogate_options,
     unmark_loggers,
 )
-from synque_select.training.weight_changes import ChangingWeights, WeightChange, check_weights
+from synque_select.training.weight_changes import (
+    ChangingWeights,
+    WeightChange,
+    WeightTable,
+    check_weights,
+)
 from synque_select.training.wrapping import (
     Collate,
     InnerAttribute,
@@ -137,6 +142,7 @@ class _State(TypedDict):
     changes: dict[str, Any] | None
     sampling: dict[str, Json]
     ramp: int | None
+    counted_epoch: int | None
     inner: dict[str, Any]
 
 
@@ -293,6 +299,8 @@ class BaseSynqueDataModule(Generic[TrainerT, DataModuleT]):
         self._lengths: dict[str, NDArray[np.int64]] = {}  # of the examples to train on
         self._curriculum = curriculum
         self._ramp: int | None = None  # draws in a ramp, from when it is known
+        # draws after each of which counts are exact, from when they are known
+        self._counted_epoch: int | None = None
         self._batch_size = batch_size
         self._options: LoaderOptions = {}
         if num_workers is not None:
@@ -313,7 +321,9 @@ class BaseSynqueDataModule(Generic[TrainerT, DataModuleT]):
         if self._surrogate_options is not None:
             self._eval_data["val_dataloader"] = self._surrogate_options
         self._position = Position()
+        self._is_resumed = False  # whether the position is that of a checkpoint
         self._changing: ChangingWeights | None = None
+        self._changes_mixture = False  # whether those that may be drawn are those of the mixture
         self._built: Mixture | None = None  # what the train loader of the current fit serves
         self._served_batch_size: int | None = None
         self._fingerprints = Fingerprints()
@@ -387,7 +397,7 @@ class BaseSynqueDataModule(Generic[TrainerT, DataModuleT]):
         """How examples are drawn, where this is not the default: part of the key of run records.
 
         "weigh_by" is "tokens" if weights are shares of tokens, with "max_length" if it is limited;
-        "curriculum" describes the order.
+        "curriculum" describes the order, with its "draws" and "encoder" if they are given.
         """
         sampling: dict[str, Json] = {}
         if self._tokens is not None:
@@ -395,7 +405,7 @@ class BaseSynqueDataModule(Generic[TrainerT, DataModuleT]):
             if self._tokens.max_length is not None:
                 sampling["max_length"] = self._tokens.max_length
         if self._curriculum is not None:
-            sampling["curriculum"] = self._curriculum.description
+            sampling |= self._curriculum.key
         return sampling
 
     @property
@@ -482,25 +492,32 @@ class BaseSynqueDataModule(Generic[TrainerT, DataModuleT]):
             )
         current = self.mixture
         if current is None or current.weights != mixture.weights:
-            self._position.restore(Position().state())
-            if self._changing is not None:
-                self._changing.table.restore([])
+            self._start_over()
+            self.forget_changes()
         self._mixture = mixture
 
-    def enable_changes(self, candidates: Sequence[str]) -> None:
+    def _start_over(self) -> None:
+        """Begin at draw 0 of other data."""
+        self._position.restore(Position().state())
+        self._ramp = self._counted_epoch = None
+
+    def enable_changes(self, candidates: Sequence[str] | None = None) -> None:
         """Let the weights change while a model trains; allowed until `setup("fit")` ends.
 
         The draws stay as they are until the first change.
 
         Args:
-            candidates: Names of the candidates that may be drawn, with those of the mixture.
+            candidates: Names of the candidates that may be drawn, with those of the mixture; None
+                for those of the mixture that is trained on, which need not be chosen yet.
 
         Raises:
             ConfigError: A name is not that of a candidate, or the mixture names another candidate.
             LightningError: The current fit already has a train loader, or trains on the same
                 batches again and again (`overfit_batches`).
         """
-        if self._changing is not None and self._changing.names == tuple(sorted(candidates)):
+        known = None if self._changing is None else self._changing.names
+        if candidates is not None and known == tuple(sorted(candidates)):
+            self._changes_mixture = False
             return
         if self._built is not None:
             raise LightningError(
@@ -513,15 +530,24 @@ class BaseSynqueDataModule(Generic[TrainerT, DataModuleT]):
                 "overfit_batches trains on the same batches again and again, so weights cannot "
                 "change: leave it out"
             )
-        fixed = (
-            {}
-            if self.labeled_real is None
-            else {self.labeled_real.data.name: self.labeled_real.share}
-        )
+        self._changes_mixture = candidates is None
+        if candidates is not None:
+            self._changing = self._changing_of(candidates)
+
+    def _changing_of(self, candidates: Sequence[str]) -> ChangingWeights:
+        labeled = self.labeled_real
+        fixed = {} if labeled is None else {labeled.data.name: labeled.share}
         changing = ChangingWeights(candidates, fixed)
         check_weights(self._served_mixture().weights, changing.names)
         chosen_candidates(self.candidates, Mixture.equal(changing.names))
-        self._changing = changing
+        return changing
+
+    def _changes_for(self, mixture: Mixture) -> WeightTable | None:
+        """Return the changes of the weights in a training on a mixture; None if there are none."""
+        known = () if self._changing is None else self._changing.names
+        if self._changes_mixture and not set(mixture.names) <= set(known):
+            self._changing = self._changing_of(mixture.names)
+        return None if self._changing is None else self._changing.table
 
     def change_weights(self, weights: Mapping[str, float]) -> int:
         """Set the weights of later draws while a model trains.
@@ -601,7 +627,7 @@ class BaseSynqueDataModule(Generic[TrainerT, DataModuleT]):
                 edits.apply(candidate)  # its errors come here, not in the middle of training
         self._label_edits = edits
         self._lengths = {}
-        self._position.restore(Position().state())
+        self._start_over()
 
     def with_mixture(self, mixture: Mixture) -> Self:
         """Return a DataModule that serves another mixture of the same data from the beginning.
@@ -611,6 +637,8 @@ class BaseSynqueDataModule(Generic[TrainerT, DataModuleT]):
         other = copy.copy(self)
         other._position, other._spawn_result = Position(), SpawnResult()
         other._changing = other._built = None
+        other._changes_mixture = False
+        other._ramp = other._counted_epoch = None
         other.set_mixture(mixture)
         return other
 
@@ -677,6 +705,7 @@ class BaseSynqueDataModule(Generic[TrainerT, DataModuleT]):
             self._inner.setup(stage=stage)
         if stage == _FIT:
             self._built = None
+            self._forget_last_training()
             self._share_iterables()
             if self.mixture is not None:
                 chosen_candidates(self.candidates, self.mixture)
@@ -684,6 +713,12 @@ class BaseSynqueDataModule(Generic[TrainerT, DataModuleT]):
             self._score_for_curriculum()
         if self.uses_surrogate and stage in (_FIT, "validate"):
             self._prepare_surrogate()
+
+    def _forget_last_training(self) -> None:
+        """Plan anew if the trainer has not trained; a checkpoint is loaded later."""
+        self._is_resumed = False
+        if self.trainer is not None and not self._has_begun:
+            self._ramp = self._counted_epoch = None
 
     def _score_for_curriculum(self) -> None:
         """Score the examples for the curriculum, unless this has been done."""
@@ -821,16 +856,19 @@ class BaseSynqueDataModule(Generic[TrainerT, DataModuleT]):
     ) -> MixtureDataset:
         self._score_for_curriculum()
         parts, weighted = self.with_labeled_real(mixture)
-        changes = None if self._changing is None else self._changing.table
+        changes = self._changes_for(mixture)
         drawn = weighted.names if changes is None else changes.names
         parts = [part for part in parts if part.name in drawn]
         lengths = None if self._tokens is None else self._token_lengths(parts)
         epoch_length = self._epoch_draws(mixture, options, replicas, lengths)
+        if self._counted_epoch is None or not self._has_begun:
+            self._counted_epoch = epoch_length
         return MixtureDataset(
             parts,
             weighted,
             seed=self._seed,
             epoch_length=epoch_length,
+            counted_epoch=self._counted_epoch,
             transform=self._transform,
             changes=changes,
             lengths=lengths,
@@ -840,7 +878,7 @@ class BaseSynqueDataModule(Generic[TrainerT, DataModuleT]):
     def _named_ramp(self, parts: Sequence[Candidate], epoch_length: int) -> NamedRamp | None:
         if self._curriculum is None:
             return None
-        if self._ramp is None or not self._position.trained():  # nothing has been drawn by it
+        if self._ramp is None or not self._has_begun:  # nothing has been drawn by it
             planned = self.planned_draws
             if planned is not None:
                 planned = math.ceil(planned / (1 - (self._real_share or 0.0)))
@@ -903,6 +941,7 @@ class BaseSynqueDataModule(Generic[TrainerT, DataModuleT]):
             "changes": None if self._changing is None else self._changing.state_dict(),
             "sampling": {**self.sampling},
             "ramp": self._ramp,
+            "counted_epoch": self._counted_epoch,
             "inner": {} if self._inner is None else self._inner.state_dict(),
         }
         return {**state}
@@ -932,8 +971,11 @@ class BaseSynqueDataModule(Generic[TrainerT, DataModuleT]):
         if state["mixture"] is not None:
             self._restore_mixture(Mixture.from_dict(state["mixture"]), state)
         self._restore_changes(state.get("changes"))
-        self._restore_sampling(state.get("sampling", {}), state.get("ramp"))
+        self._restore_sampling(state.get("sampling", {}))
+        self._restore_ramp(state.get("ramp"))
+        self._restore_counted_epoch(state.get("counted_epoch"))
         self._position.restore(state["position"])
+        self._is_resumed = bool(self._position.trained())
 
     def _check_same_surrogate(self, then: str | None) -> None:
         now = None if self.surrogate is None else self.surrogate.sha256
@@ -969,12 +1011,12 @@ class BaseSynqueDataModule(Generic[TrainerT, DataModuleT]):
             if self._changing is not None:
                 self._changing.table.restore([])
             return
-        if self._changing is None:  # without what changed them, the last weights stay
-            self.enable_changes(state["candidates"])
-        assert self._changing is not None
+        # without what changed them, the last weights stay
+        if self._changing is None or (self._changes_mixture and self._built is None):
+            self._changing = self._changing_of(state["candidates"])
         self._changing.load_state_dict(state)
 
-    def _restore_sampling(self, sampling: Mapping[str, Json], ramp: int | None) -> None:
+    def _restore_sampling(self, sampling: Mapping[str, Json]) -> None:
         if dict(sampling) != self.sampling:
             before, now = (
                 ", ".join(f"{name}={value!r}" for name, value in part.items()) or "the defaults"
@@ -984,6 +1026,10 @@ class BaseSynqueDataModule(Generic[TrainerT, DataModuleT]):
                 f"the run that wrote the checkpoint drew examples with {before}, and this one "
                 f"draws them with {now}: give weigh_by, max_length and curriculum as they were"
             )
+
+    def _restore_ramp(self, ramp: int | None) -> None:
+        if ramp is None:  # written before a loader was built, as a finder does
+            return
         if self._built is not None and ramp != self._ramp:
             raise LightningError(
                 f"the checkpoint has a curriculum with draws={ramp}, but the train loader of this "
@@ -991,6 +1037,18 @@ class BaseSynqueDataModule(Generic[TrainerT, DataModuleT]):
                 f"checkpoints late: give Curriculum(draws={ramp})"
             )
         self._ramp = ramp
+
+    def _restore_counted_epoch(self, draws: int | None) -> None:
+        if draws is None:  # that of an earlier version, or written before a loader was built
+            return
+        if self._built is not None and draws != self._counted_epoch:
+            raise LightningError(
+                f"the checkpoint was trained with epochs of {counted(draws, 'draw')}, but the "
+                f"train loader of this run was already built with {self._counted_epoch:,}, because "
+                "its strategy restores checkpoints late: resume with the same epoch_length and "
+                "number of ranks"
+            )
+        self._counted_epoch = draws
 
     def _restore_mixture(self, mixture: Mixture, state: _State) -> None:
         try:
@@ -1077,6 +1135,14 @@ class BaseSynqueDataModule(Generic[TrainerT, DataModuleT]):
         loop: Any = self.trainer.fit_loop  # its counters are declared as a base class
         progress = loop.epoch_loop.batch_progress
         return loop.epoch_progress.current.processed, progress.current.processed
+
+    @property
+    def _has_begun(self) -> bool:
+        """Whether a batch was trained on; those of a finder, which are forgotten, do not count."""
+        if self.trainer is None:
+            return bool(self._position.trained())
+        loop: Any = self.trainer.fit_loop
+        return self._is_resumed or bool(loop.epoch_loop.batch_progress.total.processed)
 
     def _begin(self, epoch: int) -> Position | None:
         """Return where a train loader begins in training; None for other uses: a whole epoch."""

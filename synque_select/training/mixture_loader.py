@@ -67,6 +67,9 @@ class MixtureDataset(Dataset[object]):
         seed: Random seed for the order of examples, not negative.
         epoch_length: Draws per epoch, which is the length of the dataset; None for the longest
             epoch without repetitions.
+        counted_epoch: Draws after each of which counts are exact, too; None for `epoch_length`. A
+            run that resumes with another length of epochs keeps that of its beginning, so that its
+            draws stay as they are.
         transform: Applied to every example.
         changes: Later weights of the candidates that it names; None if weights stay as they are.
         lengths: Candidate name to the number of tokens of each example, (N,), if weights are shares
@@ -91,6 +94,7 @@ class MixtureDataset(Dataset[object]):
         *,
         seed: int = 0,
         epoch_length: int | None = None,
+        counted_epoch: int | None = None,
         transform: Transform | None = None,
         changes: WeightTable | None = None,
         lengths: Mapping[str, NDArray[np.int64]] | None = None,
@@ -106,7 +110,7 @@ class MixtureDataset(Dataset[object]):
         if epoch_length is None:
             means = None if lengths is None else {n: x.mean() for n, x in lengths.items()}
             epoch_length = longest_epoch(sizes, ordered, means)
-        check_int("epoch_length", epoch_length, 1)
+        self._epoch_length = check_int("epoch_length", epoch_length, 1)
         self.transform = transform
         windows = [WINDOW if isinstance(rows, StreamRows) else None for rows in self.rows]
         names = list(sizes)
@@ -114,7 +118,7 @@ class MixtureDataset(Dataset[object]):
             list(sizes.values()),
             ordered,
             seed,
-            epoch_length,
+            counted_epoch or epoch_length,
             windows=windows,
             changes=changes,
             lengths=None if lengths is None else [lengths[name] for name in names],
@@ -127,7 +131,7 @@ class MixtureDataset(Dataset[object]):
         return any(isinstance(rows, StreamRows) for rows in self.rows)
 
     def __len__(self) -> int:
-        return self.schedule.epoch_length
+        return self._epoch_length
 
     def __getitem__(self, draw: int) -> object:
         candidate, example = self.schedule.locate(draw)

@@ -14,9 +14,9 @@ from synque_select.training.apportionment import Floats
 from synque_select.utils.json_types import JsonObject
 from synque_select.utils.validation import is_number
 
-__all__ = ["ChangingWeights", "WeightChange", "WeightTable", "check_weights"]
+__all__ = ["MOST_CHANGES", "ChangingWeights", "WeightChange", "WeightTable", "check_weights"]
 
-_MOST_CHANGES = 16_384
+MOST_CHANGES = 16_384
 _NEVER = np.iinfo(np.int64).max
 
 
@@ -107,8 +107,8 @@ class WeightTable:
         self._fixed = dict(fixed or {})
         self.names = tuple(sorted((*candidates, *self._fixed)))
         # rows: draw, step, draws trained on; unused columns lie beyond every draw
-        self._draws = _shared(torch.full((3, _MOST_CHANGES), _NEVER))
-        self._weights = _shared(torch.zeros(_MOST_CHANGES, len(candidates), dtype=torch.float64))
+        self._draws = _shared(torch.full((3, MOST_CHANGES), _NEVER))
+        self._weights = _shared(torch.zeros(MOST_CHANGES, len(candidates), dtype=torch.float64))
         self._version = _shared(torch.zeros(1, dtype=torch.int64))
         self._view()
 
@@ -171,9 +171,9 @@ class WeightTable:
                 f"weights were already set from draw {last:,} on; they cannot change at draw "
                 f"{change.draw:,}"
             )
-        if number == _MOST_CHANGES:
+        if number == MOST_CHANGES:
             raise LightningError(
-                f"weights have changed {_MOST_CHANGES:,} times, which is the limit: change them "
+                f"weights have changed {MOST_CHANGES:,} times, which is the limit: change them "
                 "less often"
             )
         self._write(number, change)

@@ -189,10 +189,95 @@ def test_the_budget_counts_draws_of_this_process(tmp_path):
     assert policy.asked == [(4, 48), (6, 24)]
 
 
-def test_a_budget_that_allows_nothing_is_an_error_that_names_the_way_out(tmp_path):
-    fit = Fit(tmp_path, policy=Losses(), budget=0.02)
-    with pytest.raises(ConfigError, match=r"'losses' at step 4: 1 example may .*raise budget="):
+def test_a_budget_that_is_too_small_grows_until_it_pays_for_an_answer(tmp_path):
+    """3 · 0.02 of 8 examples are 0.48 per step, and a loss of each candidate takes 3."""
+    policy = Losses()
+    fit = Fit(tmp_path, policy=policy, budget=0.02, max_steps=24)
+    with pytest.warns(UserWarning, match="budget=") as warned:
         fit.run()
+    messages = [str(w.message) for w in warned if "budget=" in str(w.message)]
+    assert messages == [
+        "ReselectionCallback: at step 4, budget=0.02 allows 1 example to be evaluated, but the "
+        "policy 'losses' needs 3. The weights stay as they are until the budget has grown, at step "
+        "8; for an answer after every 4 steps, give budget=0.032 or more"
+    ]
+    assert policy.asked == [(4, 1), (8, 3), (12, 1), (16, 3), (20, 1)]
+    assert [point[0] for point in fit.points] == [0, 8, 16]
+    assert fit.callback.trajectory.asked == 2
+    # as large as the message says
+    again = Fit(tmp_path, policy=Losses(), budget=0.032).run()
+    assert [point[0] for point in again.points] == [0, 4, 8, 12]
+
+
+@pytest.mark.filterwarnings("ignore:ReselectionCallback. at step .*, budget=0.02 allows")
+def test_a_question_without_an_answer_leaves_no_trace_and_resumes(tmp_path):
+    class Twice(Losses):
+        """Evaluates examples, and changes its state, before it notices."""
+
+        def propose(self, context: ReselectionContext) -> Proposal:
+            self.means = [mean + 1 for mean in self.means]
+            context.candidate_losses(1)
+            return super().propose(context)
+
+    saver = ModelCheckpoint(tmp_path / "saved", "{step}", every_n_train_steps=1, save_top_k=-1)
+    options = {"budget": 0.02, "max_steps": 60}
+    whole = Fit(tmp_path, saver, policy=Twice(1), enable_checkpointing=True, **options).run()
+    # 0.48 examples per step: 3 are spent in vain at step 8, so that 6 more are there at step 20
+    assert [step for step, _ in whole.policy.asked] == [8, 20, 28, 40, 48]
+    assert [point[0] for point in whole.points] == [0, 20, 40]
+    for step in (7, 8, 9, 20, 30):
+        ckpt = tmp_path / "saved" / f"step={step}.ckpt"
+        other = Fit(tmp_path, policy=Twice(1), ckpt_path=ckpt, **options).run()
+        assert other.points == whole.points
+        assert torch.equal(other.model.layer.weight, whole.model.layer.weight)
+        assert other.policy.state_dict() == whole.policy.state_dict()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_steps": 4}, "training ends after 4 steps, but .* asked after every 4, so the"),
+        ({"budget": 0.001}, "at step 128, and training ends at step 16; .*give budget=0.032"),
+        ({"budget": 0.001, "policy": Losses(500)}, "needs 1500.*every_n_steps=62500 or more"),
+    ],
+)
+def test_a_training_that_is_too_short_for_a_change_says_so(tmp_path, options, message):
+    fit = Fit(tmp_path, **({"policy": Losses()} | options))
+    with pytest.warns(UserWarning, match=message):
+        fit.run()
+    assert fit.points == [(0, 0, START)]
+
+
+def test_more_changes_than_can_be_are_refused_at_the_start(tmp_path):
+    fit = Fit(tmp_path, max_steps=40_000, every_n_steps=2)
+    with pytest.raises(ConfigError, match=r"every_n_steps=2: in 40,000 steps .* give 3 or more"):
+        fit.run()
+    assert fit.model.seen == []
+
+
+@pytest.mark.parametrize("new", ["mixture", "weights", "datamodule"])
+def test_a_fit_of_the_same_trainer_on_other_data_is_a_new_run(tmp_path, new):
+    fit = Fit(tmp_path, max_steps=10, datamodule=data(epoch_length=400)).run()
+    mixture = {"half": 0.5, "odd": 0.5} if new == "mixture" else {"near": 0.2, "far": 0.8}
+    if new == "datamodule":
+        fit.data = data(mixture=mixture, epoch_length=400)
+    else:
+        fit.data.set_mixture(Mixture(mixture))
+    fit.trainer.fit_loop.epoch_loop.max_steps = 24
+    fit.model.seen.clear()
+    fit.run()
+    assert fit.policy.started == mixture
+    assert fit.policy.asked == [(14, 48), (18, 48), (22, 48)]
+    assert [point[:2] for point in fit.points] == [(0, 0), (14, 40), (18, 72), (22, 104)]
+    assert fit.points[0][2] == mixture
+    assert set(shares(seen_by(fit.model))) == set(mixture)
+
+
+def test_an_error_in_a_policy_names_it(tmp_path):
+    fit = Fit(tmp_path, policy=Fixed(lambda: {}["missing"]))
+    with pytest.raises(KeyError, match="missing") as error:
+        fit.run()
+    assert "raised by the policy 'fixed' at step 4" in error.value.__notes__
 
 
 @pytest.mark.parametrize("place", ["before", "after"])

@@ -148,6 +148,38 @@ class TestResumedRuns:
         assert model.batches == whole.batches[11 + 6 :]
         assert same_weights(model, whole)
 
+    @pytest.mark.parametrize("step", [3, 12])
+    @pytest.mark.parametrize("change", [True, False])
+    def test_with_epochs_of_another_length(self, tmp_path: Path, change: bool, step: int):
+        """As after a change of the number of ranks, of which an epoch is a multiple."""
+        callbacks = [Change()] if change else []
+        whole = fit(tmp_path, data(), saving(tmp_path, 1), *callbacks, max_epochs=EPOCHS)
+        ckpt = checkpoint(tmp_path, step)
+        callbacks = [Change()] if change else []
+        for length in (83, 85):
+            dm = data(epoch_length=length)
+            model = fit(tmp_path, dm, *callbacks, ckpt_path=ckpt, max_epochs=EPOCHS)
+            served = whole.ids[: len(whole.ids) - len([n for b in whole.batches[step:] for n in b])]
+            ids = [*served, *model.ids]
+            check_no_repeats(ids, SIZES)
+            if not change:  # else changes hold from another draw on
+                assert ids[: 2 * LENGTH] == whole.ids[: 2 * LENGTH]
+            else:
+                assert ids == expected(dm, len(ids))
+
+    def test_with_another_batch_size(self, tmp_path: Path):
+        whole = fit(tmp_path, data(), saving(tmp_path, 1), Change(), max_epochs=EPOCHS)
+        for size in (4, 16):
+            dm = data(batch_size=size)
+            model = fit(
+                tmp_path, dm, Change(), ckpt_path=checkpoint(tmp_path, 5), max_epochs=EPOCHS
+            )
+            ids = [*whole.ids[:40], *model.ids]
+            # Lightning goes on counting batches, so that the epoch that is resumed may end early
+            assert 2 * LENGTH < len(ids) <= EPOCHS * LENGTH
+            assert ids == expected(dm, len(ids))
+            check_no_repeats(ids, SIZES)
+
     def test_from_a_run_whose_weights_could_not_change(self, tmp_path: Path):
         whole = fit(tmp_path, data(), saving(tmp_path, 5), max_epochs=EPOCHS)
         dm = data()

@@ -19,10 +19,10 @@ from synque_select.training.curriculum import Curriculum, curriculum_scores
 from synque_select.training.mixture_schedule import MixtureSchedule, Ramp
 from synque_select.training.weight_changes import WeightChange, WeightTable
 from synque_select.types import Mixture
-from tests.lightning_package import SelectionCallback, SynqueDataModule
+from tests.lightning_package import SelectionCallback, SynqueDataModule, pl
 from tests.training.changing import Change, number_of
 from tests.training.changing import data as plain_data
-from tests.training.serving import Rows, candidates, fit
+from tests.training.serving import Recorder, Rows, candidates, fit, records, trainer
 from tests.training.test_datamodule_resume import (
     LateRestore,
     Scheduled,
@@ -32,6 +32,10 @@ from tests.training.test_datamodule_resume import (
 )
 from tests.training.tiny import LetterEncoder, real_sample
 from tests.training.tiny import candidates as texts_of
+
+BatchSizeFinder = pl.callbacks.BatchSizeFinder
+LearningRateFinder = pl.callbacks.LearningRateFinder
+Tuner = pl.tuner.Tuner
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers"),
@@ -163,6 +167,51 @@ class TestTraining:
                 ckpt_path=ckpt,
                 strategy=LateRestore(),
             )
+
+    @pytest.mark.parametrize("finder", ["learning rate", "batch size"])
+    def test_a_finder_does_not_plan_the_ramp(self, tmp_path: Path, finder: str):
+        planned = {"max_steps": 6, "max_epochs": -1}
+        find = (
+            LearningRateFinder(num_training_steps=9, update_attr=False)
+            if finder == "learning rate"
+            else BatchSizeFinder(steps_per_trial=1, init_val=4, max_trials=2)
+        )
+        dm = data(val=records("v", 8))
+        model = fit(tmp_path, dm, find, **planned)
+        assert dm.batch_size == 8
+        alone = fit(tmp_path, data(), **planned)
+        assert model.ids[-48:] == alone.ids
+        assert dm.state_dict()["ramp"] == 48
+
+    def test_a_tuner_does_not_plan_the_ramp(self, tmp_path: Path):
+        dm, model = data(val=records("v", 8)), Recorder()
+        run = trainer(tmp_path, max_steps=6, max_epochs=-1)
+        tuner = Tuner(run)
+        tuner.scale_batch_size(model, datamodule=dm, init_val=4, max_trials=2, steps_per_trial=1)
+        tuner.lr_find(model, datamodule=dm, num_training=9, update_attr=False)
+        model.batches.clear()
+        run.fit(model, datamodule=dm)
+        assert model.ids == fit(tmp_path, data(), max_steps=6, max_epochs=-1).ids
+
+    def test_a_second_fit_plans_its_own_ramp(self, tmp_path: Path):
+        dm = data()
+        fit(tmp_path, dm, max_steps=3, max_epochs=-1)
+        longer = fit(tmp_path, dm, max_steps=9, max_epochs=-1)
+        assert longer.ids == fit(tmp_path, data(), max_steps=9, max_epochs=-1).ids
+
+    def test_all_of_it_is_in_the_key_of_records(self):
+        encoder = LetterEncoder()
+        of_draws = Curriculum(by="pad", draws=64)
+        assert data(curriculum=of_draws).sampling == {"curriculum": "pad, ascending", "draws": 64}
+        encoded = [data(curriculum=Curriculum(by="pad", encoder=e)) for e in (encoder, "letters")]
+        assert encoded[0].sampling == encoded[1].sampling
+        assert encoded[0].sampling == {"curriculum": "pad, ascending", "encoder": "letters"}
+
+    def test_a_ramp_of_other_draws_than_that_of_the_checkpoint(self, tmp_path: Path):
+        fit(tmp_path, data(), saving(tmp_path, 4))
+        dm = data(curriculum=Curriculum(by=number_of, draws=16))
+        with pytest.raises(LightningError, match=r"and this one draws them with .*, draws=16: "):
+            fit(tmp_path, dm, ckpt_path=checkpoint(tmp_path, 4), max_epochs=2)
 
     def test_another_curriculum_than_that_of_the_checkpoint(self, tmp_path: Path):
         fit(tmp_path, data(), saving(tmp_path, 4))

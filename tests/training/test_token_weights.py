@@ -15,10 +15,10 @@ from synque_select.data.candidate import Candidate
 from synque_select.errors import ConfigError, DataError, LightningError
 from synque_select.training.lengths import TokenOptions, token_lengths
 from synque_select.training.mixture_loader import MixtureDataset, NamedRamp
-from synque_select.training.mixture_schedule import MixtureSchedule, longest_epoch
+from synque_select.training.mixture_schedule import MixtureSchedule, Ramp, longest_epoch
 from synque_select.training.weight_changes import WeightChange, WeightTable
 from synque_select.types import Mixture
-from tests.lightning_package import SynqueDataModule
+from tests.lightning_package import ReselectionCallback, SynqueDataModule, pl
 from tests.training.changing import Change, length_of, number_of
 from tests.training.serving import candidates, fit
 from tests.training.test_datamodule_ddp import interleaved, launch
@@ -63,13 +63,15 @@ def runs(draw: st.DrawFn) -> tuple[Any, ...]:
     weights = [np.array(draw(shares), dtype=float) for _ in range(draw(st.integers(1, 3)))]
     weights = [each / each.sum() for each in weights]
     gaps = [draw(st.integers(1, 2_500)) for _ in weights[1:]]
-    return lengths, weights, np.cumsum([0, *gaps]).tolist(), seed
+    scores = [rng.normal(size=len(each)) for each in lengths]
+    ramp = draw(st.none() | st.integers(1, 5_000).map(lambda draws: Ramp(scores, draws)))
+    return lengths, weights, np.cumsum([0, *gaps]).tolist(), ramp, seed
 
 
 @settings(deadline=None, max_examples=25)
 @given(runs())
 def test_shares_of_tokens_hold_in_every_1000_draws(run: tuple[Any, ...]):
-    lengths, weights, starts, seed = run
+    lengths, weights, starts, ramp, seed = run
     table = WeightTable(NAMES)
     for start, later in zip(starts[1:], weights[1:], strict=True):
         table.add(WeightChange(start, 0, dict(zip(NAMES, later.tolist(), strict=True)), 0))
@@ -77,7 +79,9 @@ def test_shares_of_tokens_hold_in_every_1000_draws(run: tuple[Any, ...]):
     sizes = [len(each) for each in lengths]
 
     def schedule() -> MixtureSchedule:
-        return MixtureSchedule(sizes, Mixture(first), seed, 100, lengths=lengths, changes=table)
+        return MixtureSchedule(
+            sizes, Mixture(first), seed, 100, lengths=lengths, ramp=ramp, changes=table
+        )
 
     end = starts[-1] + 2_000
     one, other = schedule(), schedule()
@@ -285,6 +289,31 @@ class TestTraining:
         ramp = NamedRamp(scores, epoch)
         dataset = MixtureDataset(given, mixture, epoch_length=epoch, lengths=lengths, ramp=ramp)
         assert interleaved(ranks) == [dataset[draw]["id"] for draw in range(3 * epoch)]  # type: ignore[index]
+
+    @pytest.mark.parametrize("order", ["before", "after"])
+    def test_only_the_texts_that_may_be_drawn_are_measured(self, tmp_path: Path, order: str):
+        measured: set[str] = set()
+
+        def length(row: dict[str, Any]) -> int:
+            measured.add(row["id"][0])
+            return len(row["text"])
+
+        class Select(pl.Callback):
+            def setup(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
+                trainer.datamodule.set_mixture(Mixture({"b": 0.5, "c": 0.5}))  # type: ignore[attr-defined]
+
+        reselection = ReselectionCallback(4, "odm", budget=1.0)
+        callbacks = [reselection, Select()] if order == "before" else [Select(), reselection]
+        dm = data(mixture=None, length=length)
+        model = fit(tmp_path, dm, saving(tmp_path, 6), *callbacks, max_epochs=2)
+        assert {name[0] for name in model.ids} == measured == {"b", "c"}
+        assert len(dm.weight_changes) == 5
+        measured.clear()
+        other = data(mixture=None, length=length)
+        again = ReselectionCallback(4, "odm", budget=1.0)
+        model = fit(tmp_path, other, again, max_epochs=2, ckpt_path=checkpoint(tmp_path, 6))
+        assert {name[0] for name in model.ids} == measured == {"b", "c"}
+        assert other.weight_changes == dm.weight_changes
 
     def test_sampling_is_in_the_key_of_records(self):
         assert data(max_length=50).sampling == {"weigh_by": "tokens", "max_length": 50}

@@ -168,7 +168,7 @@ class TestTable:
             table.add(change(4, 0, 1, 0, 0))
 
     def test_the_number_of_changes_is_limited(self, monkeypatch: pytest.MonkeyPatch):
-        monkeypatch.setattr("synque_select.training.weight_changes._MOST_CHANGES", 2)
+        monkeypatch.setattr("synque_select.training.weight_changes.MOST_CHANGES", 2)
         table = WeightTable(NAMES)
         table.restore([change(5, 0, 1, 0, 0), change(6, 1, 0, 0, 0)])
         with pytest.raises(LightningError, match="changed 2 times, which is the limit"):
