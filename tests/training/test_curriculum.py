@@ -255,7 +255,7 @@ class TestScores:
             assert own == sorted(own)
             assert len(own) == 60
             assert len(set(own)) > 50
-        assert dm.sampling == {"curriculum": "surrogate_loss, ascending"}
+        assert dm.sampling == {"curriculum": "surrogate_loss, ascending", "encoder": "letters"}
 
     def test_the_surrogate_loss_needs_labels(self):
         parts = [Candidate(part.name, list(part), view="text") for part in texts_of()]
