@@ -257,9 +257,9 @@ class BaseReselectionCallback(CheckedCallback[TrainerT, ModuleT]):
             )
         if left // every > MOST_CHANGES:
             raise ConfigError(
-                f"every_n_steps={every}: in {left:,} steps the weights would change more than "
-                f"{MOST_CHANGES:,} times, which is the limit: give {left // MOST_CHANGES + 1} or "
-                "more"
+                f"every_n_steps={every}: in {counted(left, 'step')} the weights would change more "
+                f"than {MOST_CHANGES:,} times, which is the limit: give "
+                f"{left // MOST_CHANGES + 1} or more"
             )
 
     def _continues(self, datamodule: AnySynqueDataModule, mixture: dict[str, float]) -> bool:

@@ -112,15 +112,21 @@ def _without_loggers(trainer: AnyTrainer) -> Iterator[None]:
 
 
 def _mute(module: nn.Module) -> None:
-    """Replace the methods of LightningModules that log, or that wait for other ranks."""
+    """Replace what logs, or waits for other ranks, in LightningModules and metrics."""
     kind = lightning_module_of(module, "core").LightningModule
     for part in module.modules():
         if isinstance(part, kind):
             vars(part).update(log=_ignore, log_dict=_ignore, print=_ignore, all_gather=_refuse)
+        if "distributed_available_fn" in vars(part):  # a metric of torchmetrics
+            vars(part).update(distributed_available_fn=_is_alone)
 
 
 def _ignore(*_: object, **__: object) -> None:
     """Log nothing."""
+
+
+def _is_alone() -> bool:
+    return False
 
 
 def _refuse(*_: object, **__: object) -> None:

@@ -454,6 +454,42 @@ def test_a_metric_in_a_list_is_left_as_it_was(tmp_path):
     assert model.listed[0].update_count == 3
 
 
+def test_a_metric_that_is_synchronized_does_not_wait_for_other_ranks(tmp_path):
+    """They do not evaluate, so that rank 0 would wait until a timeout."""
+
+    class Synchronized(Loaded):
+        def __init__(self) -> None:
+            super().__init__()
+            self.waited = 0
+            self.synchronized = MeanMetric(
+                dist_sync_on_step=True,
+                dist_sync_fn=self._gather,
+                distributed_available_fn=lambda: True,
+            )
+
+        def _gather(self, value: torch.Tensor, group: Any) -> list[torch.Tensor]:
+            self.waited += 1
+            return [value]
+
+        def training_step(self, batch: Any, index: int) -> torch.Tensor:
+            loss = super().training_step(batch, index)
+            self.synchronized(loss.detach())
+            self.synchronized.compute()
+            return loss
+
+    model = Synchronized()
+    waited = []
+
+    def ask(evaluation: Any) -> None:
+        before = model.waited
+        evaluation.candidate_loss("near", 20)
+        waited.append(model.waited - before)
+
+    evaluate_once(tmp_path, ask, model=model)
+    assert waited == [0]
+    assert model.waited > 0, "in training"
+
+
 def test_a_module_that_optimizes_by_itself_has_outputs(tmp_path):
     rows = evaluate_once(tmp_path, lambda e: e.real_outputs(3), model=Manual())
     assert rows.shape == (3, 2)

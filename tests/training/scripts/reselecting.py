@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torchmetrics import MeanMetric
 
 from tests.lightning_package import ReselectionCallback, SynqueDataModule, pl
 from tests.training.tiny import LETTERS, TinyModel, candidates, collate, real_sample, trainer
@@ -38,13 +39,16 @@ class Model(TinyModel):
     def __init__(self) -> None:
         super().__init__()
         self.norm = torch.nn.BatchNorm1d(len(LETTERS))
+        self.mean = MeanMetric(dist_sync_on_step=True)  # waits for all ranks
 
     def training_step(self, batch: Any, index: int) -> torch.Tensor:
         inputs, labels, names = batch
         if self.training:
             self._write(names)
         logits = self.layer(self.norm(inputs))
-        return torch.nn.functional.cross_entropy(logits, labels)
+        loss = torch.nn.functional.cross_entropy(logits, labels)
+        self.mean(loss.detach())
+        return loss
 
     def _write(self, names: list[str]) -> None:
         event = {"pid": os.getpid(), "step": self.trainer.global_step, "texts": names}
