@@ -6,7 +6,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,15 +16,13 @@ from scipy.sparse.csgraph import connected_components
 from synque_select.data.duplicates import content_numbers
 from synque_select.data.examples import Examples, Views
 from synque_select.data.groups import number_groups
+from synque_select.data.thumbnails import kept_thumbnails, thumbnails
 from synque_select.data.views import View
 from synque_select.errors import ConfigError
 from synque_select.functional.segmentation import split_words
 from synque_select.utils.progress import ProgressBar
 from synque_select.utils.unicode_forms import normalized
 from synque_select.utils.wording import counted
-
-if TYPE_CHECKING:
-    from PIL.Image import Image as PILImage
 
 __all__ = [
     "DuplicateGroups",
@@ -47,7 +45,6 @@ _SHOWN_CHARACTERS = 80
 # the two count as near duplicates
 _TEXT_THRESHOLD = 0.8
 _IMAGE_THRESHOLD = 0.99
-_THUMBNAIL = (8, 8)
 # a text is a twin of a real one if the two are nearer than this share of the distance of either to
 # any other real one, and have at least this similarity and this many words in common; see
 # `check_real_copies`
@@ -362,9 +359,12 @@ def _near_positions(
     candidate: Examples, index: _NearIndex, wanted: NDArray[np.bool_]
 ) -> NDArray[np.int64]:
     positions = np.full(len(candidate), -1)
+    kept = kept_thumbnails(candidate) if isinstance(index, _ImageIndex) else None
     for start in range(0, len(candidate), _BLOCK):
         at = start + np.flatnonzero(wanted[start : start + _BLOCK])
-        if len(at):
+        if isinstance(index, _ImageIndex) and kept is not None:
+            positions[at] = index.find_thumbnails(kept[at])
+        elif len(at):
             positions[at] = index.find(_views_at(candidate.views, start, at))
     return positions
 
@@ -511,17 +511,20 @@ class _ImageIndex:
     """Exact search for images whose thumbnails correlate above the threshold."""
 
     def __init__(self, images: Iterable[View]) -> None:
-        self._thumbnails = _thumbnails(images)
+        self._thumbnails = thumbnails(images)
 
     def find(self, views: Iterable[View]) -> list[int]:
         """Return for each image the position of its nearest near duplicate, or -1."""
-        thumbnails = _thumbnails(views)
-        best = np.full(len(thumbnails), _IMAGE_THRESHOLD, dtype=np.float32)
-        nearest = np.full(len(thumbnails), -1)
+        return self.find_thumbnails(thumbnails(views))
+
+    def find_thumbnails(self, wanted: NDArray[np.float32]) -> list[int]:
+        """Return for each thumbnail the position of its nearest near duplicate, or -1."""
+        best = np.full(len(wanted), _IMAGE_THRESHOLD, dtype=np.float32)
+        nearest = np.full(len(wanted), -1)
         for start in range(0, len(self._thumbnails), _BLOCK):
-            cosines = thumbnails @ self._thumbnails[start : start + _BLOCK].T
+            cosines = wanted @ self._thumbnails[start : start + _BLOCK].T
             at = cosines.argmax(axis=1)
-            value = cosines[np.arange(len(thumbnails)), at]
+            value = cosines[np.arange(len(wanted)), at]
             nearest = np.where(value >= best, start + at, nearest)
             best = np.maximum(best, value)
         return [int(position) for position in nearest]
@@ -536,22 +539,3 @@ class _ImageIndex:
             left, right = np.nonzero(cosines >= _IMAGE_THRESHOLD)
             blocks.append(np.stack((left, right + start), axis=1)[left < right + start])
         return np.concatenate(blocks)
-
-
-def _thumbnails(images: Iterable[View]) -> NDArray[np.float32]:
-    """Return centered thumbnails of unit length, (n, 192); zeros for an image of one color."""
-    pixels = np.stack([_thumbnail(image) for image in images])
-    centred = pixels - pixels.mean(axis=1, keepdims=True)
-    lengths = np.linalg.norm(centred, axis=1, keepdims=True)
-    # with a standard deviation of less than one gray level, only rounding is left
-    flat = lengths < math.sqrt(centred.shape[1])
-    result: NDArray[np.float32] = np.where(flat, 0, centred / np.where(flat, 1, lengths))
-    return result
-
-
-def _thumbnail(view: View) -> NDArray[np.float32]:
-    from PIL import Image
-
-    image = cast("PILImage", view)  # the modality of the dataset was checked
-    small = image.convert("RGB").resize(_THUMBNAIL, Image.Resampling.BOX)
-    return np.asarray(small, dtype=np.float32).ravel()

@@ -24,6 +24,7 @@ from synque_select.records.unstored_records import UNSTORED
 from synque_select.types import Ranking
 from tests.lightning_package import ProxyCorrelationCallback, SelectionCallback, pl
 from tests.training.tiny import LetterEncoder, TinyModel, data_module, trainer
+from tests.warm_processes import run_warm
 
 CSVLogger = pl.loggers.CSVLogger
 Logger = pl.loggers.Logger
@@ -181,13 +182,10 @@ def test_what_fails_before_training_ends_the_run(tmp_path: Path):
 
 
 def test_a_disk_that_is_full_after_the_first_step(tmp_path: Path):
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "tests" / "training" / "scripts" / "full_disk.py"), tmp_path],
+    done = run_warm(
+        [ROOT / "tests" / "training" / "scripts" / "full_disk.py", tmp_path],
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
         timeout=240,
-        check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     state = json.loads(done.stdout.splitlines()[-1])

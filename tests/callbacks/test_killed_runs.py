@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import subprocess
-import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +17,7 @@ from synque_select.records.store import RunStore
 from synque_select.types import Ranking
 from tests.training.scripts.resumable import MAX_STEPS, SAVED_EVERY
 from tests.training.tiny import WORDS
+from tests.warm_processes import run_warm
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "tests" / "training" / "scripts" / "resumable.py"
@@ -28,13 +27,10 @@ pytestmark = pytest.mark.xdist_group("killed")
 
 def run(folder: Path, *moment: str) -> None:
     folder.mkdir(exist_ok=True)
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT), str(folder), *moment],
+    done = run_warm(
+        [SCRIPT, folder, *moment],
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
         timeout=240,
-        check=False,
     )
     assert moment or done.returncode == 0, done.stderr[-3000:]
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import random
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.training.scripts.reselecting import EVERY, MAX_STEPS, SAVED_EVERY, START
+from tests.warm_processes import run_warm
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "tests" / "training" / "scripts" / "reselecting.py"
@@ -23,13 +24,10 @@ pytestmark = pytest.mark.xdist_group("killed")
 def run(folder: Path, devices: int, *moment: str, policy: str = "odm", **variables: str) -> None:
     folder.mkdir(exist_ok=True)
     variables |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "POLICY": policy}
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT), str(folder), str(devices), *moment],
+    done = run_warm(
+        [SCRIPT, folder, str(devices), *moment],
         env={**os.environ, **variables},
-        capture_output=True,
-        text=True,
         timeout=240,
-        check=False,
         start_new_session=True,  # it kills its whole group
     )
     if moment:
@@ -47,11 +45,31 @@ def results(folder: Path, devices: int) -> list[dict[str, Any]]:
     return [json.loads((folder / f"done{rank}.json").read_text()) for rank in range(devices)]
 
 
-@pytest.mark.parametrize("devices", [1, 2])
-@pytest.mark.parametrize("policy", ["odm", "aioli"])
-def test_a_run_that_is_killed_ends_as_one_that_is_not(tmp_path, devices, policy):
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    run(whole, devices, policy=policy)
+@pytest.fixture(scope="module")
+def whole_runs(tmp_path_factory) -> Callable[[int, str], Path]:
+    """Undisturbed runs, each of which runs once for all tests."""
+
+    @functools.cache
+    def whole(devices: int, policy: str) -> Path:
+        folder = tmp_path_factory.mktemp("whole")
+        run(folder, devices, policy=policy)
+        return Path(folder)
+
+    return whole
+
+
+@pytest.mark.parametrize(
+    ("policy", "devices"),
+    [
+        ("odm", 1),
+        ("odm", 2),
+        ("aioli", 1),
+        # two ranks are those of odm, and the state of aioli that of one rank
+        pytest.param("aioli", 2, marks=pytest.mark.slow),
+    ],
+)
+def test_a_run_that_is_killed_ends_as_one_that_is_not(tmp_path, whole_runs, devices, policy):
+    whole, killed = whole_runs(devices, policy), tmp_path / "killed"
     moments = random.Random(f"{devices} {policy}")
     n_left = 2 * MAX_STEPS
     for _ in range(2):
@@ -92,23 +110,22 @@ def test_two_ranks_serve_what_one_rank_serves(tmp_path):
         assert sorted(event["texts"]) == sorted(parts[0]["texts"] + parts[1]["texts"])
 
 
-def test_all_ranks_have_the_same_weights(tmp_path):
-    run(tmp_path, 2)
-    one, other = results(tmp_path, 2)
+def test_all_ranks_have_the_same_weights(whole_runs):
+    folder = whole_runs(2, "odm")
+    one, other = results(folder, 2)
     assert one["points"] == other["points"]
     # DDP keeps running means of batch normalization on each rank until the next batch
     own = {name for name in one["weights"] if "running" in name}
     assert len(own) == 2
     for name in one["weights"].keys() - own:
         assert one["weights"][name] == other["weights"][name]
-    (run_dir,) = (tmp_path / "runs" / "Model").iterdir()
+    (run_dir,) = (folder / "runs" / "Model").iterdir()
     assert one["run_dir"] == str(run_dir)
     assert (run_dir / "weights.json").is_file()
 
 
-def test_the_caller_of_launched_processes_knows_the_trajectory(tmp_path):
-    run(tmp_path / "ddp", 2)
+def test_the_caller_of_launched_processes_knows_the_trajectory(tmp_path, whole_runs):
     run(tmp_path / "spawn", 2, STRATEGY="ddp_spawn")
     (spawned,) = results(tmp_path / "spawn", 1)
-    assert spawned["points"] == results(tmp_path / "ddp", 2)[0]["points"]
+    assert spawned["points"] == results(whole_runs(2, "odm"), 2)[0]["points"]
     assert Path(spawned["run_dir"]).parent == tmp_path / "spawn" / "runs" / "Model"

@@ -18,6 +18,7 @@ from synque_select.cli import fit
 from synque_select.errors import ConfigError
 from synque_select.llm.openai import OpenAILLM
 from synque_select.records.store import RunStore
+from tests.warm_processes import run_warm
 
 PARTS = """
 import json
@@ -193,20 +194,19 @@ def records(name: str, words: str) -> list[dict[str, Any]]:
     ]
 
 
-def run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
-    environment = {
-        **os.environ,
-        "SYNQUE_CACHE": str(folder / "cache"),
-        "CUDA_VISIBLE_DEVICES": "",
-    }
-    return subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300,
-        check=False,
-    )  # fmt: skip
+SYNQUE_SELECT = str(Path(sys.executable).parent / "synque-select")
+
+
+def environment(folder: Path) -> dict[str, str]:
+    return {**os.environ, "SYNQUE_CACHE": str(folder / "cache"), "CUDA_VISIBLE_DEVICES": ""}
+
+
+def run(folder: Path, script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return run_warm([script, *arguments], cwd=folder, env=environment(folder))
 
 
 def synque_select(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return run(folder, str(Path(sys.executable).parent / "synque-select"), *arguments)
+    return run(folder, SYNQUE_SELECT, *arguments)
 
 
 def seen(folder: Path) -> list[str]:
@@ -300,7 +300,11 @@ def test_a_printed_and_a_saved_config_keep_the_view(project: Path, given: dict[s
 
 def test_a_position_in_a_config_or_an_option_stays_a_number(project: Path):
     (project / "mine.yaml").write_text(yaml.safe_dump(with_data(label=1)))
-    done = synque_select(project, "fit", "--config", "mine.yaml", "--data.view=0", "--print_config")
+    command = [SYNQUE_SELECT, "fit", "--config", "mine.yaml", "--data.view=0", "--print_config"]
+    # imports must not print anything either
+    done = subprocess.run(
+        command, cwd=project, env=environment(project), capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     kept = yaml.safe_load(done.stdout)["data"]["init_args"]
@@ -362,7 +366,7 @@ LightningCLI()
 
 def test_a_wrapped_datamodule_with_the_hyper_parameters_of_another_is_refused(project: Path):
     (project / "train.py").write_text(PLAIN)
-    done = run(project, sys.executable, "train.py", "fit", "--config", "mine.yaml")
+    done = run(project, "train.py", "fit", "--config", "mine.yaml")
     assert done.returncode != 0
     assert "LightningCLI(datamodule_class=SynqueDataModule, subclass_mode_data=True)" in done.stderr
     assert not (project / "encoded.txt").exists()
@@ -374,7 +378,7 @@ def test_linked_arguments_of_a_users_own_command_line(project: Path):
         given[part] = given[part]["init_args"]
     (project / "linked.yaml").write_text(yaml.safe_dump(given))
     (project / "train.py").write_text(LINKED)
-    done = run(project, sys.executable, "train.py", "fit", "--config", "linked.yaml")
+    done = run(project, "train.py", "fit", "--config", "linked.yaml")
     assert done.returncode == 0, done.stderr
     assert "classes 2 batch size 5" in done.stdout
     assert seen(project) == NEAR
