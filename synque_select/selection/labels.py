@@ -9,7 +9,6 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -23,6 +22,7 @@ from synque_select.errors import ConfigError
 from synque_select.functional.label_consistency import judge_panel
 from synque_select.functional.label_noise import Predictability
 from synque_select.selection.heads import label_heads
+from synque_select.selection.held_out import Head, fit_held_out
 from synque_select.selection.scoring import Scoring
 from synque_select.types import DoubtfulLabel, LabelCheck, LabelWarning
 from synque_select.types.decision import LEAST_REAL
@@ -239,7 +239,7 @@ def _compared(
     parts = {name: _without(part, rare[name]) for name, part in labeled.items()}
     kept = {name: rows[name][~np.isin(y, [*rare[name]])] for name, (_, y) in labeled.items()}
     sources = {candidate.name: candidate for candidate in candidates}
-    fits = {name: _fit(x, y, seed) for name, (x, y) in parts.items()}
+    fits = {name: fit_held_out(x, y, n_folds=_FOLDS, seed=seed) for name, (x, y) in parts.items()}
     fitted = {name: head for name, (head, _) in fits.items()}
     own = {name: held_out for name, (_, held_out) in fits.items()}
     across = _across(parts, fitted, seed)
@@ -552,135 +552,15 @@ def _unchecked(y: NDArray[np.str_], agreement: float) -> str | None:
     return "too few examples of each class to train on some and predict the others"
 
 
-class _Head(NamedTuple):
-    """A ridge classifier: classes (C,), coefficients (C, d) and intercepts (C,)."""
-
-    classes: NDArray[np.str_]
-    coefficients: NDArray[np.float32]
-    intercepts: NDArray[np.float32]
-
-    def predict(self, x: NDArray[np.float32]) -> NDArray[np.str_]:
-        predicted: NDArray[np.str_] = self.classes[
-            (x @ self.coefficients.T + self.intercepts).argmax(axis=1)
-        ]
-        return predicted
-
-
-def _fit(
-    x: NDArray[np.float32], y: NDArray[np.str_], seed: int
-) -> tuple[_Head | None, NDArray[np.str_]]:
-    """Fit a ridge classifier on all examples, and one without each fold.
-
-    The objective is that of sklearn's RidgeClassifier with class weights, which are those of all
-    examples also without a fold: the sums of each fold then serve all fits. A logistic regression
-    agrees within a few points and takes many times longer.
-
-    Returns:
-        The first, None with one class; and the label that the other folds predict for each example,
-        empty if a class has only one.
-    """
-    classes, place = np.unique(y, return_inverse=True)
-    nothing = np.array([], dtype=y.dtype)
-    if len(classes) < 2:
-        return None, nothing
-    counts = np.bincount(place)
-    folds = _folds(place, min(_FOLDS, int(counts.min())), seed)
-    rows = torch.from_numpy(x)
-    targets = 2 * torch.nn.functional.one_hot(torch.from_numpy(place)).float() - 1
-    weights = torch.from_numpy(len(y) / (len(classes) * counts))[place].float()
-    coefficients, intercepts = _ridge(rows, targets, weights, torch.from_numpy(folds))
-    coefficients, intercepts = coefficients.float(), intercepts.float()
-    head = _Head(classes, coefficients[-1].T.numpy(), intercepts[-1].numpy())
-    if counts.min() < 2:
-        return head, nothing
-    predicted = np.empty_like(y)
-    for fold in range(len(coefficients) - 1):
-        at = folds == fold
-        without = _Head(classes, coefficients[fold].T.numpy(), intercepts[fold].numpy())
-        predicted[at] = without.predict(x[at])
-    return head, predicted
-
-
-def _folds(place: NDArray[np.int64], n_folds: int, seed: int) -> NDArray[np.int64]:
-    """Return the fold of each example, (n,), stratified by class; all 0 for one fold.
-
-    These are the folds of scikit-learn's `StratifiedKFold` with shuffling, whose import takes a
-    second, and whose checks take several times as long as the split.
-    """
-    numbers = np.zeros(len(place), dtype=np.int64)
-    if n_folds < 2:
-        return numbers
-    first = np.unique(place, return_index=True)[1]
-    encoded = np.argsort(np.argsort(first))[place]  # classes in the order of their first examples
-    ordered = np.sort(encoded)
-    sizes = np.stack(
-        [np.bincount(ordered[i::n_folds], minlength=len(first)) for i in range(n_folds)]
-    )
-    generator = np.random.RandomState(seed)
-    for number in range(len(first)):
-        folds = np.arange(n_folds).repeat(sizes[:, number])
-        generator.shuffle(folds)
-        numbers[encoded == number] = folds
-    return numbers
-
-
-def _ridge(
-    x: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor, folds: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Fit weighted ridge regressions with a penalty of 1, without each fold and then on all rows.
-
-    Args:
-        x: (n, d) float32.
-        targets: (n, C) float32.
-        weights: (n,) float32.
-        folds: (n,) int64, 0 to F − 1.
-
-    Returns:
-        Coefficients (F + 1, d, C) and intercepts (F + 1, C).
-    """
-    order = folds.argsort(stable=True)  # those of a fold lie together
-    x, targets, weights = x[order], targets[order], weights[order]
-    sizes = torch.bincount(folds).tolist()
-    center = x.mean(0)  # sums of squares far from 0 would lose digits
-    basis, z = None, x - center
-    if len(x) < x.shape[1]:  # the rows span no more dimensions than there are rows
-        basis, triangle = torch.linalg.qr(z.T)
-        z = triangle.T
-    ones = torch.ones(len(z), 1, dtype=x.dtype)
-    extended = torch.cat((z, ones, targets), 1)
-    left = extended[:, : z.shape[1] + 1] * weights[:, None]
-    each = torch.stack(
-        [
-            a.T @ b
-            for a, b in zip(torch.split(left, sizes), torch.split(extended, sizes), strict=True)
-        ]
-    )
-    sums = torch.cat((each.sum(0) - each, each.sum(0, keepdim=True)))
-    d = z.shape[1]
-    if len(each) == 1:
-        sums = sums[1:]  # without the only fold, nothing is left
-    total = sums[:, d, d, None, None]
-    mean, mean_target = sums[:, d, None, :d] / total, sums[:, d, None, d + 1 :] / total
-    gram = sums[:, :d, :d] - total * mean.mT @ mean
-    wanted = sums[:, :d, d + 1 :] - total * mean.mT @ mean_target
-    factor, failed = torch.linalg.cholesky_ex(gram + torch.eye(d, dtype=x.dtype))
-    if failed.any() and x.dtype != torch.float64:  # of large features, the penalty is lost
-        return _ridge(x.double(), targets.double(), weights.double(), folds[order])
-    solved = torch.cholesky_solve(wanted, factor)
-    intercepts = (mean_target - mean @ solved)[:, 0]
-    solved = solved if basis is None else basis @ solved
-    return solved, intercepts - center @ solved
-
-
 def _across(
-    parts: Mapping[str, _Labeled], fitted: Mapping[str, _Head | None], seed: int
+    parts: Mapping[str, _Labeled], fitted: Mapping[str, Head | None], seed: int
 ) -> dict[str, float]:
     """Return the mean agreement of each candidate's labels with the others' classifiers, by name.
 
     Only classifiers of the same classes count; NaN where there is none. Of many, 64 judge.
     """
     means = dict.fromkeys(parts, math.nan)
-    of_classes: dict[tuple[str, ...], dict[str, _Head]] = {}
+    of_classes: dict[tuple[str, ...], dict[str, Head]] = {}
     for name, head in fitted.items():
         if head is not None:
             of_classes.setdefault(tuple(head.classes.tolist()), {})[name] = head
