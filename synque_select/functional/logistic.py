@@ -477,7 +477,7 @@ def leverages(
         features: (G, N, d) float32 or float64.
         weights: (G, F, N) weights of the fit.
         logits: (G, F, N) logits of the fit, for all rows.
-        rows: (R,) int64 positions of the rows.
+        rows: (R,) int64 positions of the rows, all different.
         l2: Strength of the penalty of the fit.
 
     Returns:
@@ -508,25 +508,36 @@ def _leverages_by_rows(
     Args:
         features: (G, N, d), with fewer rows than columns.
         curvatures: (G, F, N) float64, v of each fit.
-        rows: (R,) int64 positions of the rows.
+        rows: (R,) int64 positions of the rows, all different.
         l2: Strength of the penalty.
     """
     n = features.shape[1]
-    ridge = l2 * torch.eye(n, dtype=torch.float64)
-    picked = torch.eye(n, dtype=torch.float64)[:, rows]
-    result = torch.empty(*curvatures.shape[:2], len(rows), dtype=torch.float64)
+    result = torch.zeros(*curvatures.shape[:2], len(rows), dtype=torch.float64)
+    is_wanted = torch.zeros(n, dtype=torch.bool)
+    is_wanted[rows] = True
+    # last: the diagonal of an inverse is there that of a small triangle's
+    order = torch.cat((torch.nonzero(~is_wanted)[:, 0], rows))
     for g, group in enumerate(features):
-        x = group.double()
+        x = group.double()[order]
         x = x - x.mean(0)  # far from 0, the subtraction below would lose digits
         products = x @ x.T
-        for f, v in enumerate(curvatures[g]):
+        for f, every in enumerate(curvatures[g][:, order]):
+            used = torch.nonzero(every)[:, 0]  # the others, which were held out, change nothing
+            v, last = every[used], used >= n - len(rows)
+            own = products[used][:, used]
             total = v.sum() + 1e-9  # the trace of a penalty, as in `_half_solved`
-            along = products @ v / total  # of each row with the mean
+            along = own @ v / total  # of each row with the mean
+            own.sub_(along).sub_((along - along @ v / total).unsqueeze(1))
             root = v.sqrt()
-            centered = products - along.unsqueeze(1) - along + along @ v / total
-            kernel = root.unsqueeze(1) * centered * root + ridge
-            solved = torch.linalg.solve_triangular(_cholesky(kernel), picked, upper=False)
-            result[g, f] = v[rows] / total + 1 - l2 * solved.square().sum(0)
+            kernel = own.mul_(root).mul_(root.unsqueeze(1))
+            kernel.diagonal().add_(l2)
+            n_last = int(last.sum())
+            triangle = _cholesky(kernel)[len(v) - n_last :, len(v) - n_last :]
+            solved = torch.linalg.solve_triangular(
+                triangle, torch.eye(n_last).double(), upper=False
+            )
+            leverage = v[last] / total + 1 - l2 * solved.square().sum(0)
+            result[g, f, used[last] - (n - len(rows))] = leverage
     return result
 
 
