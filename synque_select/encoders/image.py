@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from abc import abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -37,6 +37,8 @@ __all__ = [
 ]
 
 _MAX_WORKERS = 8
+# batches that are encoded at the same time on a CPU, each of which takes memory
+_MOST_BATCHES = 4
 _LITE0_SIZE = 224
 _Prepared = TypeVar("_Prepared")
 
@@ -95,6 +97,35 @@ def _read_ahead(prepare: Callable[[View], _Prepared], views: Sequence[View]) -> 
             yield waiting.popleft().result()
 
 
+def _side_by_side(
+    function: Callable[[torch.Tensor], torch.Tensor], inputs: Iterable[torch.Tensor]
+) -> Iterator[torch.Tensor]:
+    """Apply a function to one input after another, in threads that share those of torch.
+
+    A network has many small steps. Threads that share each step wait for each other after it, and
+    for a long time where other programs run on the cores.
+    """
+    n_threads = torch.get_num_threads()
+    n_workers = min(_MOST_BATCHES, n_threads)
+    if n_workers == 1:
+        yield from map(function, inputs)
+        return
+    share = n_threads // n_workers
+    try:
+        with ThreadPoolExecutor(
+            n_workers, initializer=torch.set_num_threads, initargs=(share,)
+        ) as pool:
+            waiting: deque[Future[torch.Tensor]] = deque()
+            for one in inputs:
+                waiting.append(pool.submit(function, one))
+                if len(waiting) > n_workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+    finally:
+        torch.set_num_threads(n_threads)  # MKL has one number for all threads
+
+
 class ImageEncoder(ModelEncoder[torch.Tensor]):
     """Base class of encoders that apply a vision model to tensors of pixels."""
 
@@ -133,13 +164,17 @@ class ImageEncoder(ModelEncoder[torch.Tensor]):
     def encode_many(self, views: Sequence[View]) -> Iterator[tuple[Sequence[int], torch.Tensor]]:
         """Encode any number of images and yield positions with their embeddings."""
         model = self.model
+        size = self.batch_size
+        batches = [range(i, min(i + size, len(views))) for i in range(0, len(views), size)]
         ready = _read_ahead(self._prepare_view, views)
-        for start in range(0, len(views), self.batch_size):
-            positions = range(start, min(start + self.batch_size, len(views)))
-            pixels = torch.stack([next(ready) for _ in positions])
-            with torch.inference_mode():
-                embeddings = self._forward(model, pixels)
-            yield positions, embeddings
+        inputs = (torch.stack([next(ready) for _ in positions]) for positions in batches)
+
+        def embedded(pixels: torch.Tensor) -> torch.Tensor:
+            with torch.inference_mode():  # a mode of the thread
+                return self._forward(model, pixels)
+
+        side_by_side = _side_by_side if self.device.type == "cpu" else map
+        yield from zip(batches, side_by_side(embedded, inputs), strict=True)
 
     def _probes(self) -> Sequence[View]:
         return _probe_images()

@@ -14,6 +14,7 @@ from statistics import fmean
 import numpy as np
 
 from synque_select.data.candidate import RealSample
+from synque_select.encoders import BaseEncoder
 from synque_select.errors import ConfigError, NotSavedError, RecordError
 from synque_select.execution import opened_executor
 from synque_select.experiment.fits import Fit, FitStore, Outcome, PlannedFit
@@ -92,10 +93,7 @@ def run_experiment(task: BaseTask, options: ExperimentOptions | None = None) -> 
     )
     scorer = _scorer(task, options)
     store = options.store if isinstance(options.store, RunStore) else RunStore(options.store)
-    rankings = [
-        replace(scorer, seed=replicate).rank(task.candidates, sample)
-        for replicate, sample in enumerate(samples)
-    ]
+    rankings = _rankings(task, scorer, samples)
     limit = math.inf if options.time_limit_s is None else options.time_limit_s
     with (
         opened_executor(options.executor) as executor,
@@ -157,6 +155,25 @@ def _overlap(samples: Sequence[RealSample]) -> list[str]:
         f"two real samples share {100 * mean:.0f} % of their examples on average: "
         "intervals over replicates may be too narrow for entirely new samples"
     ]
+
+
+def _rankings(task: BaseTask, scorer: Scorer, samples: Sequence[RealSample]) -> list[Ranking]:
+    """Rank by each real sample, with one encoder for all."""
+    job = scorer.prepare(task.candidates, samples[0])
+    is_named = not isinstance(scorer.encoder, BaseEncoder)
+    # an executor makes encoders of its own from the name
+    encoder = None
+    if is_named and job.needs_embeddings and scorer.executor is None:
+        encoder = job.encoder()
+        scorer = replace(scorer, encoder=encoder)
+    try:
+        return [
+            replace(scorer, seed=replicate).rank(task.candidates, sample)
+            for replicate, sample in enumerate(samples)
+        ]
+    finally:
+        if encoder is not None:
+            encoder.close()
 
 
 def _scorer(task: BaseTask, options: ExperimentOptions) -> Scorer:

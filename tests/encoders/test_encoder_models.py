@@ -417,6 +417,33 @@ def test_torchvision_with_weights_of_ones_own(tmp_path, resnet_state, kind):
     assert encoder.encode([Image.new("RGB", (30, 30), "red")]).shape == (1, 512)
 
 
+def test_batches_side_by_side_give_the_same(tmp_path, resnet_state):
+    torch.save(resnet_state, tmp_path / "state.pth")
+    encoder = TorchvisionEncoder(
+        "resnet18", weights=tmp_path / "state.pth", device="cpu", precision="float32"
+    )
+    encoder.batch_size = 3
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 16, 16, 3), np.uint8)
+    images = [Image.fromarray(one) for one in pixels]
+    before, encoded = torch.get_num_threads(), {}
+    try:
+        for n_threads in (1, 2, 5):
+            torch.set_num_threads(n_threads)
+            parts = list(encoder.encode_many(images))
+            assert [list(positions) for positions, _ in parts] == [
+                list(range(i, min(i + 3, 20))) for i in range(0, 20, 3)
+            ]
+            encoded[n_threads] = torch.cat([embeddings for _, embeddings in parts])
+            assert torch.get_num_threads() == n_threads
+            next(iterator := encoder.encode_many(images))  # broken off
+            iterator.close()
+            assert torch.get_num_threads() == n_threads
+    finally:
+        torch.set_num_threads(before)
+    for n_threads in (2, 5):
+        torch.testing.assert_close(encoded[n_threads], encoded[1], rtol=0, atol=1e-6)
+
+
 def test_torchvision_takes_the_default_weights_by_name():
     encoder = TorchvisionEncoder("resnet18", device="cpu")
     assert (encoder.id, encoder.revision) == ("torchvision/resnet18", "resnet18-f37072fd")
