@@ -24,14 +24,14 @@ _MOST_KEPT_IMAGES = 2**15  # of all datasets together: 24 MiB
 
 
 def thumbnails(images: Iterable[View]) -> NDArray[np.float32]:
-    """Return centered thumbnails of unit length, (n, 192); zeros for an image of one color.
+    """Return centered thumbnails of unit length, (n, 192); zeros for an image of one gray level.
 
     Args:
         images: The images, at least one.
 
     Example:
         >>> from PIL import Image
-        >>> bool(thumbnails([Image.new("RGB", (20, 20), "red")]).any())
+        >>> bool(thumbnails([Image.new("RGB", (20, 20), "gray")]).any())
         False
     """
     pixels = np.stack([_thumbnail(image) for image in images])
