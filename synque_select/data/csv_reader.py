@@ -9,12 +9,12 @@ import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from decimal import Decimal
 from functools import partial
-from itertools import chain, islice
+from itertools import chain, count, islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, ClassVar, NamedTuple, TypeAlias
 
 from synque_select.data.compressed import open_data
-from synque_select.data.csv_tables import table_of_texts
+from synque_select.data.csv_tables import count_rows, table_of_texts
 from synque_select.data.json_reader import LineDecoder, numbered_lines
 from synque_select.data.readers import BaseReader
 from synque_select.data.tables import Block, Row, Rows, table_of_blocks, table_of_rows
@@ -144,7 +144,8 @@ def _csv_blocks(path: Path, *, delimiter: str, as_text: Collection[str]) -> Iter
     n_before = beginning[1][0] - 1
     columns = {place: _Column() for place, name in enumerate(header) if name not in as_text}
     numbers = dict(columns)
-    for part in _parts(path, delimiter, header, n_before, numbers):
+    sizes: list[_Size] = []
+    for part in _parts(path, delimiter, header, n_before, numbers, sizes):
         if part.texts is None:
             _add_rows(numbers, part.rows())
             break
@@ -155,28 +156,48 @@ def _csv_blocks(path: Path, *, delimiter: str, as_text: Collection[str]) -> Iter
         if not numbers:
             break
     kinds = [columns[place].kind if place in columns else None for place in range(len(header))]
-    for part in _parts(path, delimiter, header, n_before, range(len(header))):
+    for part in _parts(path, delimiter, header, n_before, range(len(header)), sizes):
         rows = partial(_as_rows, part, header, kinds)
         yield Block(part.n_bytes, rows, partial(_as_table, part, kinds))
 
 
+class _Size(NamedTuple):
+    """A part of a table that was read before: its bytes, its line ends, and `count_rows` of it."""
+
+    n_bytes: int
+    n_lines: int
+    n_rows: int
+
+
 def _parts(
-    path: Path, delimiter: str, header: Sequence[str], n_before: int, places: Iterable[int]
+    path: Path,
+    delimiter: str,
+    header: Sequence[str],
+    n_before: int,
+    places: Iterable[int],
+    sizes: list[_Size],
 ) -> Iterator[_Part]:
     """Stream the rows of a table that follow its first lines, with the columns at some places.
 
     What cannot be read at once is the last part, and all that is left of the file: only reading row
-    by row tells where its rows end.
+    by row tells where its rows end. The sizes of the parts are those of an earlier pass, and are
+    added to where that ended before.
     """
     with open_data(path) as file:
         first = file.readline().removeprefix(codecs.BOM_UTF8)
         for _ in range(n_before - 1):
             file.readline()
-        n_bytes = _FIRST_BYTES
-        while content := _whole_rows(file, n_bytes):
-            n_bytes = _BLOCK_BYTES
+        for number in count():
+            known = sizes[number] if number < len(sizes) else None
+            n_bytes = _BLOCK_BYTES if number else _FIRST_BYTES
+            content = file.read(known.n_bytes) if known else _whole_rows(file, n_bytes)
+            if not content:
+                return
+            if known is None or known.n_bytes != len(content):
+                known = _Size(len(content), content.count(b"\n"), count_rows(content, delimiter))
+                sizes[number:] = [known]
             needed = [header[place] for place in places]
-            texts = table_of_texts(content, header, delimiter, needed)
+            texts = table_of_texts(content, header, delimiter, needed, known.n_rows)
             lines = chain(io.BytesIO(content), () if texts is not None else file)
             decoded = LineDecoder(path, n_before, first).decoded(lines)
             rows = _parsed_rows(path, delimiter, decoded, n_before)
@@ -185,7 +206,7 @@ def _parts(
             )
             if texts is None:
                 return
-            n_before += content.count(b"\n")
+            n_before += known.n_lines
 
 
 def _whole_rows(file: IO[bytes], n_bytes: int) -> bytes:
@@ -253,14 +274,14 @@ def count_blank_rows(path: Path, delimiter: str) -> int:
     delimiter = _named_delimiter(path) or delimiter
     quoted = delimiter != "\t" or _has_csv_quotes(path)
     rows = _quoted_rows(path, delimiter) if quoted else _tab_rows(path)
-    count = pending = 0
+    n_blank = pending = 0
     has_header = False
     for _, values in rows:
         if values:
-            count, pending, has_header = count + pending, 0, True
+            n_blank, pending, has_header = n_blank + pending, 0, True
         else:
             pending += has_header
-    return count
+    return n_blank
 
 
 _SEP = re.compile(r'"?sep=(.)"?\s*')

@@ -10,13 +10,17 @@ import numpy as np
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["table_of_texts"]
+__all__ = ["count_rows", "table_of_texts"]
 
 _QUOTE, _LINE_FEED, _RETURN = b'"\n\r'
 
 
 def table_of_texts(
-    content: bytes, names: Sequence[str], delimiter: str, needed: Sequence[str] = ()
+    content: bytes,
+    names: Sequence[str],
+    delimiter: str,
+    needed: Sequence[str] = (),
+    n_rows: int | None = None,
 ) -> pa.Table | None:
     r"""Return rows of CSV as a table of texts; None if only reading row by row is exact.
 
@@ -28,6 +32,7 @@ def table_of_texts(
         names: Names of the columns.
         delimiter: The delimiter.
         needed: Names of the columns to return; all if there are none.
+        n_rows: `count_rows` of the content, if it is known.
 
     Example:
         >>> table_of_texts(b'"up, up",1\n"",007\n', ["text", "n"], ",").to_pylist()
@@ -38,7 +43,7 @@ def table_of_texts(
     import pyarrow as pa
     import pyarrow.csv
 
-    n_rows = _n_rows(content, delimiter)
+    n_rows = count_rows(content, delimiter) if n_rows is None else n_rows
     if n_rows == 0:
         return None
     try:
@@ -61,10 +66,18 @@ def table_of_texts(
     return table if table.num_rows == n_rows else None  # Arrow leaves out blank lines
 
 
-def _n_rows(content: bytes, delimiter: str) -> int:
-    """Return the number of rows, or 0 if quotes or line ends are not as they are usually written.
+def count_rows(content: bytes, delimiter: str) -> int:
+    r"""Return the number of rows, or 0 if quotes or line ends are not as they are usually written.
 
     Quotes begin and end in turn. Each must stand where that is possible, or be one of two.
+
+    Args:
+        content: Whole rows of a file, without the header.
+        delimiter: The delimiter.
+
+    Example:
+        >>> count_rows(b'"up,\nup",1\n"",007\n', ","), count_rows(b'the 5" one,1\n', ",")
+        (2, 0)
     """
     is_plain = len(delimiter) == 1 and delimiter.isascii() and delimiter not in '"\r\n'
     if not is_plain or b"\0" in content or b"\xef\xbb\xbf" in content:
@@ -79,11 +92,14 @@ def _n_rows(content: bytes, delimiter: str) -> int:
     if len(quotes) % 2:
         return 0
     begins, ends = quotes[::2], quotes[1::2]
-    around = np.concatenate(([_LINE_FEED], characters, [_LINE_FEED]))
-    outside = (ord(delimiter), _LINE_FEED)
+    around = np.frombuffer(b"\n%b\n" % content, dtype=np.uint8)
+    may_precede = np.zeros(256, dtype=bool)
+    may_precede[[ord(delimiter), _LINE_FEED]] = True
+    may_follow = may_precede.copy()
+    may_follow[_RETURN] = True
     is_doubled = begins[1:] == ends[:-1] + 1
-    may_begin = np.isin(around[begins], outside)
-    may_end = np.isin(around[ends + 2], (*outside, _RETURN))
+    may_begin = may_precede[around[begins]]
+    may_end = may_follow[around[ends + 2]]
     may_begin[1:] |= is_doubled
     may_end[:-1] |= is_doubled
     if not (may_begin.all() and may_end.all()):
