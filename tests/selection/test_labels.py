@@ -12,8 +12,8 @@ from sklearn.model_selection import StratifiedKFold
 
 from synque_select.data.candidate import Candidate
 from synque_select.errors import ConfigError
+from synque_select.selection.held_out import _folds
 from synque_select.selection.labels import (
-    _folds,
     _random,
     _Votes,
     check_classes,
