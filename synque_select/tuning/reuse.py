@@ -131,13 +131,15 @@ class Reuse:
         n_trials = sum(earlier.fit is not None and not earlier.lost for earlier in trials)
         if old is not None:
             parts.append(f"{n_trials} of {counted(len(old.trials), 'trial')} of study {old.name}")
-        are = "is" if n_probes + n_trials == 1 else "are"
+        are = "is" if n_probes + n_trials == len(parts) == 1 else "are"
         sentence = f"{' and '.join(parts)} {are} reused as measured"
         if priors:
             are_priors = counted(len(priors), "other is a prior", "others are priors")
             sentence += f", {are_priors} for the sampler"
-        if old is not None and old.changes.words:
-            sentence += f" ({old.changes.words})"
+        reasons = [old.changes.words] if old is not None and old.changes.words else []
+        if n_probes < len(probes):
+            reasons.append("probes are not validated during training: pruner='none' reuses them")
+        sentence += f" ({'; '.join(reasons)})" * bool(reasons)
         summary: JsonObject = {
             "study": None if old is None else old.name,
             "n_probes": n_probes,

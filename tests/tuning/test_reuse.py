@@ -333,7 +333,8 @@ def test_a_probe_is_a_prior_where_trials_are_validated_on_the_way(tmp_path):
         f"probe of {name}": values["val_acc"] for name, values in measured.items()
     }
     assert result.messages[0] == (
-        "0 of 5 probes are reused as measured, 5 others are priors for the sampler"
+        "0 of 5 probes are reused as measured, 5 others are priors for the sampler (probes are not "
+        "validated during training: pruner='none' reuses them)"
     )
     # none of the candidates is another one
     shown = " ".join(str(study_table(result.to_dict())).split())
