@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from synque_select.data.candidate import Candidate
-from synque_select.errors import LightningError
+from synque_select.errors import ConfigError, DataError, LightningError
 from synque_select.execution import Executor
 from synque_select.experiment.policies import HELD_OUT, PolicyRun, train_with_policy
 from synque_select.experiment.sampling import SamplingRun
@@ -20,6 +20,7 @@ from synque_select.experiment.task import BaseTask, sized, sized_positions
 from synque_select.probing.processes import WorkerPool
 from synque_select.records.correlation import UNTRAINED
 from synque_select.records.store import RunStore
+from synque_select.selection.surrogate import MIN_HELD_OUT, check_held_out
 from synque_select.training.bookkeeping import store_record
 from synque_select.training.comparability import (
     comparability_key,
@@ -31,6 +32,7 @@ from synque_select.training.short_fit import Measured, package_versions, train_a
 from synque_select.types import Mixture, Ranking, RunKind, RunRecord
 from synque_select.utils.json_types import JsonObject
 from synque_select.utils.process_state import seeded
+from synque_select.utils.wording import counted, percent
 
 if TYPE_CHECKING:
     from synque_select.training.lightning_compat import AnyModule
@@ -139,8 +141,9 @@ class FitStore:
     ) -> None:
         self._task = task
         self._store = store
+        self._training = _Training(task, cache_dir)
         self._pool: WorkerPool[Fit, Outcome] = WorkerPool(
-            _Training(task, cache_dir),
+            self._training,
             n_workers,
             name_of=_words,
             package=package_of(task.datamodule_class) or "pytorch_lightning",
@@ -164,6 +167,26 @@ class FitStore:
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
         self._pool.__exit__(kind, error, _)
+
+    def check_held_out(self, fit: Fit) -> None:
+        """Refuse a fit whose policy would hold out too few examples, before anything is trained.
+
+        Raises:
+            ConfigError: Fewer than 5 distinct examples of a candidate would be held out.
+        """
+        policy = fit.policy
+        if policy is None or not policy.holds_out:
+            return
+        for part in self._training.parts(fit):
+            try:
+                check_held_out(part, HELD_OUT, seed=policy.real)
+            except DataError as error:
+                raise ConfigError(
+                    f"the policy {policy.policy!r} needs {MIN_HELD_OUT} distinct held-out examples "
+                    f"of each candidate; {percent(HELD_OUT)} of the {counted(len(part), 'example')} "
+                    f"of {part.name} that its arm draws from are fewer: raise n_distinct of the "
+                    "task, start from fewer candidates (policy_start: chosen), or leave it out"
+                ) from error
 
     def run(self, fit: Fit, kind: RunKind, rankings: Sequence[Ranking]) -> Outcome:
         """Return the outcome of a fit, which is trained unless it has finished before.
@@ -333,7 +356,7 @@ class _Training:
         return Outcome(measured.metrics, time.perf_counter() - started, reused=False)
 
     def _measured(self, fit: Fit, module: AnyModule, options: Mapping[str, Any]) -> Measured:
-        parts, mixture = self._parts(fit), _realized(fit)
+        parts, mixture = self.parts(fit), _realized(fit)
         if fit.policy is None:
             sampling = {} if fit.sampling is None else fit.sampling.datamodule_options(self.task)
             data = self.task.datamodule(parts, mixture, seed=fit.seed, **sampling)
@@ -354,7 +377,8 @@ class _Training:
     def _candidates(self) -> dict[str, Candidate]:
         return {candidate.name: candidate for candidate in self.task.candidates}
 
-    def _parts(self, fit: Fit) -> list[Candidate]:
+    def parts(self, fit: Fit) -> list[Candidate]:
+        """Return the examples that a fit may draw, by candidate."""
         chosen = [self._candidates[name] for name in fit.mixture.names]
         if fit.n_distinct is None:
             return chosen

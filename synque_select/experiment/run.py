@@ -100,6 +100,7 @@ def run_experiment(task: BaseTask, options: ExperimentOptions | None = None) -> 
         FitStore(task, store, options.n_workers, executor, cache_dir=options.cache_dir) as fits,
     ):
         run = _Run(task, options, fits, rankings, deadline=started + limit)
+        run.check()
         run.all()
     result = experiment_result(
         task,
@@ -253,6 +254,12 @@ class _Run:
     trained_steps: int = 0
     owed_steps: int = 0
     bar: ProgressBar = field(default_factory=lambda: ProgressBar(disable=True))
+
+    def check(self) -> None:
+        """Refuse policies that would end the experiment with an error after hours of training."""
+        for replicate, policy in product(range(len(self.rankings)), self.options.policies):
+            for one in self._reselected(replicate, policy):
+                self.fits.check_held_out(one.planned.fit)
 
     def all(self) -> None:
         """Run every step that the time allows, the most important first."""

@@ -23,7 +23,7 @@ from synque_select.proxies.inputs import cross_fit_folds
 from synque_select.utils.process_state import preserved_state
 from synque_select.utils.wording import counted
 
-__all__ = ["SurrogateDraw", "draw_surrogate", "held_out"]
+__all__ = ["SurrogateDraw", "check_held_out", "draw_surrogate", "held_out"]
 
 MIN_HELD_OUT = 5  # distinct examples of a candidate: an importance weight is relative to others
 _POOL = 4  # held-out examples that are encoded per example drawn
@@ -68,6 +68,23 @@ def held_out(candidate: Candidate, share: float, *, seed: int) -> NDArray[np.boo
         (True, True)
     """
     return _uniform(candidate, seed) < share
+
+
+def check_held_out(candidate: Candidate, share: float, *, seed: int) -> None:
+    """Check, without an encoder, that enough distinct examples would be held out of a candidate.
+
+    Args:
+        candidate: The candidate.
+        share: Share of the distinct examples to hold out.
+        seed: Random seed.
+
+    Raises:
+        DataError: There are fewer than 5.
+
+    Example:
+        >>> check_held_out(Candidate("a", [f"text {i}" for i in range(100)]), 0.2, seed=0)
+    """
+    _pool(candidate, share, MIN_HELD_OUT, seed)
 
 
 def _uniform(candidate: Candidate, seed: int) -> NDArray[np.float64]:

@@ -190,6 +190,15 @@ def test_held_out_losses_do_not_replace_the_labeled_validation(finished):
         assert all(math.isfinite(value) for value in record.metrics.values())
 
 
+def test_too_few_held_out_examples_are_refused_before_anything_is_trained(tmp_path: Path):
+    task = Reselected()
+    task.n_distinct = 40  # 10 of each of four candidates, of which 3 or so are held out
+    message = "'surrogate' needs 5 distinct held-out .* 20 % of the 13 examples of .*: raise n_dist"
+    with pytest.raises(ConfigError, match=message):
+        run(task, tmp_path, policies=["odm", "surrogate"], policy_start="all")
+    assert not task.fits
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
