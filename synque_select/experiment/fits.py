@@ -181,11 +181,12 @@ class FitStore:
             try:
                 check_held_out(part, HELD_OUT, seed=policy.real)
             except DataError as error:
+                n = counted(len(part), "example")
                 raise ConfigError(
                     f"the policy {policy.policy!r} needs {MIN_HELD_OUT} distinct held-out examples "
-                    f"of each candidate; {percent(HELD_OUT)} of the {counted(len(part), 'example')} "
-                    f"of {part.name} that its arm draws from are fewer: raise n_distinct of the "
-                    "task, start from fewer candidates (policy_start: chosen), or leave it out"
+                    f"of each candidate; {percent(HELD_OUT)} of the {n} of {part.name} that its arm "
+                    "draws from are fewer: raise n_distinct of the task, start from fewer "
+                    "candidates (policy_start: chosen), or leave it out"
                 ) from error
 
     def run(self, fit: Fit, kind: RunKind, rankings: Sequence[Ranking]) -> Outcome:

@@ -19,7 +19,7 @@ from synque_select.training.lightning_compat import package_of
 from synque_select.training.short_fit import Measured, train_and_measure
 from synque_select.training.surrogate import SurrogateOptions, draw_for
 from synque_select.types import Mixture
-from synque_select.utils.wording import counted
+from synque_select.utils.wording import counted, percent
 
 if TYPE_CHECKING:
     from synque_select.training.lightning_compat import AnyCallback, AnyModule
@@ -233,7 +233,8 @@ def policy_messages(task: BaseTask, runs: Sequence[PolicyRun], start: str) -> li
     ]
     if holding:
         messages.append(
-            f"{', '.join(holding)}: {100 * HELD_OUT:.0f} % of the examples are held out of "
-            "training to measure losses on; where a candidate has more, others take their place"
+            f"{', '.join(holding)}: {percent(HELD_OUT)} of the examples are held out of training, "
+            "and others of the same candidates take their place where there are any: about "
+            f"{percent(1 - HELD_OUT)} of the examples are those of the control"
         )
     return messages
