@@ -184,7 +184,7 @@ class FitStore:
                 n = counted(len(part), "example")
                 raise ConfigError(
                     f"the policy {policy.policy!r} needs {MIN_HELD_OUT} distinct held-out examples "
-                    f"of each candidate; {percent(HELD_OUT)} of the {n} of {part.name} that its arm "
+                    f"of each candidate; {percent(HELD_OUT)} of the {n} of {part.name} that it "
                     "draws from are fewer: raise n_distinct of the task, start from fewer "
                     "candidates (policy_start: chosen), or leave it out"
                 ) from error
