@@ -365,7 +365,7 @@ class _Loop:
     def _round(self, writer: Writer, draft: Draft, result: Improvement) -> Round:
         rubric, note = writer.rubric(draft)
         if draft.rubric is None:
-            what = "no usable rubric" if rubric is None else "the rubric is written"
+            what = note if rubric is None else "the rubric is written"
             self._say(f"round {writer.number}: {what}; {self.generator.id} writes examples")
         written, lost = writer.write(draft, rubric)
         screened = screen(written, self.data, (self.halves.shown, self.halves.held_out))
