@@ -15,11 +15,11 @@ EXAMPLES = ((4, 2000), (4, 8000), (4, 32_000))
 AT_MOST = 1.1
 # what takes less is mostly constant
 LEAST_S = 0.05
-# what compares all pairs of candidates, or of examples up to a fixed number
-SQUARE = {
-    "consensus, intervals, all pairs": "all pairs of candidates are compared: K² / 2 differences",
-    "ranking by transfer": "all pairs of candidates are compared: K² / 2 differences",
-}
+# what compares all pairs of candidates
+SQUARE = dict.fromkeys(
+    ("consensus, intervals, all pairs", "ranking by transfer"),
+    "K² / 2 differences, in 2,000 resamples, of more than 262 candidates in 2^19 / K",
+)
 
 
 def run() -> Iterator[Growth]:
