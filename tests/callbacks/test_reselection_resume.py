@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import os
 import random
@@ -12,7 +13,11 @@ from typing import Any
 
 import pytest
 
+from synque_select.training.mixture_loader import MixtureDataset
+from synque_select.training.weight_changes import WeightChange, WeightTable
+from synque_select.types import Mixture
 from tests.training.scripts.reselecting import EVERY, MAX_STEPS, SAVED_EVERY, START
+from tests.training.tiny import candidates
 from tests.warm_processes import run_warm
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -108,6 +113,35 @@ def test_two_ranks_serve_what_one_rank_serves(tmp_path):
     assert len(alone) == len(both[0]) == len(both[1])
     for event, *parts in zip(alone, *both, strict=True):
         assert sorted(event["texts"]) == sorted(parts[0]["texts"] + parts[1]["texts"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("policy", ["odm", "aioli", "surrogate", "agreement", "static"])
+def test_two_ranks_serve_the_draws_of_any_policy(whole_runs, policy):
+    """Their batches are, in turn, the draws with the weights that rank 0 has decided on."""
+    folder = whole_runs(2, policy)
+    one, other = results(folder, 2)
+    assert one["points"] == other["points"]
+    assert len(one["points"]) == 1 if policy == "static" else len(one["points"]) > 2
+    served = []
+    for parts in zip(*(batches(folder, rank) for rank in range(2)), strict=True):
+        for texts in itertools.zip_longest(*(part["texts"] for part in parts)):
+            served += [text for text in texts if text is not None]
+    owner = {row["text"]: part.name for part in candidates() for row in part.dataset}
+    ends = [point["draw"] for point in one["points"][1:]] + [len(served)]
+    for point, end in zip(one["points"], ends, strict=True):
+        drawn = {owner[text] for text in served[point["draw"] : end]}
+        assert drawn <= {name for name, weight in point["weights"].items() if weight}
+    parts = [part for part in candidates() if part.name in START]
+    table = WeightTable(list(START))
+    for point in one["points"][1:]:
+        table.add(WeightChange(point["draw"], point["step"], point["weights"], 0))
+    if policy == "surrogate":  # trains on what is not held out
+        return
+    dataset = MixtureDataset(parts, Mixture(START), changes=table)
+    epoch = len(dataset) // 2 * 2
+    dataset = MixtureDataset(parts, Mixture(START), epoch_length=epoch, changes=table)
+    assert served == [dataset[draw]["text"] for draw in range(len(served))]
 
 
 def test_all_ranks_have_the_same_weights(whole_runs):

@@ -19,8 +19,17 @@ from typing import Any
 import torch
 from torchmetrics import MeanMetric
 
+from synque_select import SurrogateOptions
 from tests.lightning_package import ReselectionCallback, SynqueDataModule, pl
-from tests.training.tiny import LETTERS, TinyModel, candidates, collate, real_sample, trainer
+from tests.training.tiny import (
+    LETTERS,
+    LetterEncoder,
+    TinyModel,
+    candidates,
+    collate,
+    real_sample,
+    trainer,
+)
 
 MAX_STEPS, EVERY, SAVED_EVERY = 24, 5, 3
 START = {"near": 0.4, "mixed": 0.2, "far": 0.2, "odd": 0.2}
@@ -50,6 +59,9 @@ class Model(TinyModel):
         self.mean(loss.detach())
         return loss
 
+    def predict_step(self, batch: Any, _: int) -> torch.Tensor:
+        return self.layer(self.norm(batch[0])).softmax(1)
+
     def _write(self, names: list[str]) -> None:
         event = {"pid": os.getpid(), "step": self.trainer.global_step, "texts": names}
         assert self.folder is not None
@@ -65,10 +77,17 @@ class Model(TinyModel):
 
 def main(folder: Path, devices: int) -> None:
     pl.seed_everything(0, verbose=False)
+    policy = os.environ.get("POLICY", "odm")
+    held_out = SurrogateOptions(size=60, held_out=0.3, encoder=LetterEncoder())
     datamodule = SynqueDataModule(
-        candidates(), real_sample(), mixture=START, batch_size=8 // devices, collate_fn=collate
+        candidates(),
+        real_sample(),
+        mixture=START,
+        batch_size=8 // devices,
+        collate_fn=collate,
+        val=held_out if policy == "surrogate" else None,
     )
-    callback = ReselectionCallback(EVERY, os.environ.get("POLICY", "odm"), budget=0.3)
+    callback = ReselectionCallback(EVERY, policy, budget=0.3)
     saver = pl.callbacks.ModelCheckpoint(
         folder / "checkpoints", every_n_train_steps=SAVED_EVERY, save_last=True, monitor=None
     )
