@@ -255,7 +255,7 @@ class FitStore:
             validation=content_sha256([task.validation.sha256, task.test.sha256]),
             monitor=f"test_{task.metric}",
             mode=task.mode,
-            model=type(self._model(0)),
+            model=self._model_class,
             # seeds are averaged within a key, so all of them share the weights of seed 0 in it
             weights=self._weights_of(0),
             examples_drawn=fit.max_steps * task.batch_size,
@@ -294,6 +294,11 @@ class FitStore:
     def _model(self, seed: int) -> AnyModule:
         with seeded(seed):
             return self._task.model(seed)
+
+    @cached_property
+    def _model_class(self) -> type[AnyModule]:
+        # once, and not for every record: to build a model may take seconds
+        return type(self._model(0))
 
     def _weights_of(self, seed: int) -> str:
         if seed not in self._weights:

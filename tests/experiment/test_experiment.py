@@ -339,6 +339,21 @@ def test_changed_labels_are_trained_again(finished):
     assert len(trained(task)) == 2 + K
 
 
+def test_models_are_built_once_per_seed_and_not_for_every_record(finished):
+    class Counting(Shades):
+        seeds: ClassVar[list[int]] = []
+
+        def model(self, seed: int) -> Any:
+            self.seeds.append(seed)
+            return super().model(seed)
+
+    task = Counting()
+    result = run(task, finished[2], arms=["chosen", "all"]).result
+    assert trained(task) == []
+    n_records = sum(arm.n for arm in result.arms.values()) + K
+    assert len(task.seeds) <= 2 * len(set(task.seeds)) < n_records
+
+
 def test_only_the_requested_arms_are_in_the_result(finished):
     result = run(Shades(), finished[2], arms=["chosen", "all"]).result
     assert list(result.arms) == ["chosen", "all"]
