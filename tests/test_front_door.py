@@ -60,6 +60,7 @@ sq.rank({}, [], top_k="3")
 """
 
 
+@pytest.mark.slow  # the types themselves are checked by mypy
 def test_names_have_their_types_in_an_editor(tmp_path: Path):
     script = tmp_path / "user.py"
     reveals = [f"reveal_type(sq.{name})" for name in synque_select.__all__]

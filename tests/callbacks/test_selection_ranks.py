@@ -92,6 +92,7 @@ def test_rank_zero_scores_for_all_and_the_caller_knows(tmp_path, strategy):
         assert caller["record"] == caller["run_id"]
 
 
+@pytest.mark.slow  # waits for half a minute
 def test_scoring_may_take_longer_than_a_collective_of_training(tmp_path):
     check_served_and_scored(tmp_path, launch(tmp_path, "ddp", "slow"))
 

@@ -56,6 +56,7 @@ def run_job(folder: Path) -> dict[str, Any]:
 
 
 # one test, as each process of pytest would start a cluster of its own for its part of several
+@pytest.mark.slow
 def test_a_node_lost_in_the_middle_changes_nothing(tmp_path: Path):
     outcome = run_job(tmp_path)
     encoding = outcome["encoding"]

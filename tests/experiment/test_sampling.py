@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterator
 from functools import cached_property
@@ -108,7 +107,9 @@ def finished(
 ) -> tuple[Sampled, Experiment, Path]:
     where = tmp_path_factory.mktemp("sampling")
     task = Sampled()
-    return task, run(task, where), where
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SYNQUE_CACHE", str(where / "default"))
+        return task, run(task, where), where
 
 
 def trained(task: Shades) -> list[dict[str, Any]]:
@@ -179,7 +180,7 @@ def test_tokens_are_shared_by_weight(finished, replicate: int):
 def test_embeddings_of_a_curriculum_are_in_the_cache_of_the_experiment(finished):
     where = finished[2]
     assert [*(where / "cache" / "embeddings").rglob("*.safetensors")]
-    assert not [*Path(os.environ["SYNQUE_CACHE"]).rglob("*.safetensors")]
+    assert not [*(where / "default").rglob("*.safetensors")]
 
 
 def test_each_is_compared_with_the_arm_of_its_mixture(finished):

@@ -324,7 +324,7 @@ def test_export_has_the_draws_of_the_run(tmp_path: Path):
     assert export.drawn == Counter(name[0] for name in model.ids)
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_two_processes(tmp_path: Path, workers: int):
     ranks = launch(tmp_path / "whole", "ddp", workers=workers, change=1)
     dm = SynqueDataModule(candidates(a=61, b=61, c=61), mixture={"a": 0.7, "b": 0.3})
