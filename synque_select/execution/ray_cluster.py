@@ -130,9 +130,11 @@ class RayExecutor(PoolExecutor[_Actor]):
         address = self._address or os.environ.get("RAY_ADDRESS") or "auto"
         try:
             _check_reachable(address)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # Ray's tips
-                ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
+            try:
+                _initialize(address)
+            except ConnectionAbortedError:
+                # sometimes the head fails to start the process that serves a client
+                _initialize(address)
         except (ConnectionError, OSError, RuntimeError, ValueError) as error:
             where = "running on this machine" if address == "auto" else f"at {address}"
             raise ExecutorError(
@@ -235,6 +237,14 @@ class RayExecutor(PoolExecutor[_Actor]):
             self._is_own_connection = False
             with suppress(ExecutorError), _cluster_errors():
                 ray.shutdown()
+
+
+def _initialize(address: str) -> None:
+    import ray
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Ray's tips
+        ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
 
 
 def _check_reachable(address: str) -> None:
