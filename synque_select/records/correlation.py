@@ -455,8 +455,8 @@ def _missing(kind: RunKind, n_units: int) -> list[str]:
     # a sweep over too few candidates must not be told to run a sweep
     what = "add candidates, or probe" if kind == "probe" else "train a short probe on"
     return [
-        f"No correlation yet: the store holds {distinct_units(kind, n_units)} of this kind "
-        f"({kind}), and a coefficient needs {MIN_UNITS}, so {missing} more "
+        f"No correlation yet: the comparable runs of this kind ({kind}) cover "
+        f"{distinct_units(kind, n_units)}, and a coefficient needs {MIN_UNITS}, so {missing} more "
         f"{'is' if missing == 1 else 'are'} missing. To get them, {what} "
         "every candidate: `synque-select sweep`, or ProxyCorrelationCallback(probes=...)."
     ]
