@@ -146,10 +146,11 @@ def _store_table(remote: RemoteCache) -> Table:
 
 
 def _measured(path: Path) -> _Measured:
-    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
-    states = [file.stat() for file in files]
+    from synque_select.utils.cache_files import file_states
+
+    states = [state for _, state in file_states(path)]
     used = max((max(state.st_atime, state.st_mtime) for state in states), default=None)
-    return _Measured(len(files), sum(state.st_size for state in states), used)
+    return _Measured(len(states), sum(state.st_size for state in states), used)
 
 
 def _date(seconds: float | None) -> str:

@@ -224,7 +224,7 @@ def _plug_ins() -> Iterator[Finding]:
 def _cache(cache_dir: str | Path | None) -> Finding:
     from synque_select.errors import ConfigError
     from synque_select.utils.cache_dir import cache_root
-    from synque_select.utils.cache_files import size_text
+    from synque_select.utils.cache_files import file_states, size_text
     from synque_select.utils.remote_cache import remote_of
 
     try:
@@ -239,7 +239,7 @@ def _cache(cache_dir: str | Path | None) -> Finding:
         return Finding(
             "bad", "cache", f"{folder} is not writable: set SYNQUE_CACHE to another directory"
         )
-    size = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file()) if folder.is_dir() else 0
+    size = sum(state.st_size for _, state in file_states(folder))
     free = shutil.disk_usage(near).free
     place = str(folder) if remote is None else f"{remote.address}, local copies in {folder}"
     return Finding("ok", "cache", f"{place}: {size_text(size)} used, {free / 2**30:.0f} GiB free")

@@ -12,6 +12,7 @@ import json
 import math
 import sqlite3
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -208,9 +209,11 @@ def _checked_path(path: Path) -> Path:
 
 def _refuse_changes(path: Path) -> None:
     for end, what in (("-wal", "write-ahead log"), ("-journal", "rollback journal")):
-        rest = path.with_name(path.name + end)
+        rest, left = path.with_name(path.name + end), 0
         # an immutable file is read without it: rows that were committed would be missing
-        if rest.is_file() and rest.stat().st_size:
+        with suppress(OSError):  # the other program has just removed it
+            left = rest.stat().st_size if rest.is_file() else 0
+        if left:
             raise DataError(
                 f"{path}: changes are left in its {what} {rest.name}; close the program that "
                 f"writes the database, or open and close it once with sqlite3, and try again"

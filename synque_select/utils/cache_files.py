@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import re
+import stat
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -20,6 +21,7 @@ __all__ = [
     "CacheEntry",
     "cache_entries",
     "chosen_to_remove",
+    "file_states",
     "in_use_since",
     "note_use",
     "parse_age",
@@ -138,13 +140,31 @@ def cache_entries(root: Path, parts: Iterable[str] = PARTS) -> list[CacheEntry]:
     return sorted(entries, key=lambda entry: (entry.used, entry.paths))
 
 
+def file_states(path: Path) -> list[tuple[Path, os.stat_result]]:
+    """Return the files at or below a path with their states; none if it is missing.
+
+    A file that another process removes meanwhile is left out.
+
+    Args:
+        path: A file or a folder.
+    """
+    # unlike `rglob`, `walk` goes on where a folder is removed meanwhile
+    walked = (Path(folder, name) for folder, _, names in os.walk(path) for name in names)
+    found = []
+    for file in (path, *walked):
+        with suppress(OSError):
+            state = file.stat()
+            if stat.S_ISREG(state.st_mode):
+                found.append((file, state))
+    return found
+
+
 def _entries_of(root: Path, part: str) -> Iterator[CacheEntry]:
     groups: dict[tuple[Path, str], list[tuple[Path, os.stat_result]]] = {}
     folder = root / part
-    for path in folder.rglob("*"):
-        with suppress(OSError):  # another process removes it
-            if _is_ours(path.relative_to(folder), part) and path.is_file():
-                groups.setdefault(_unit(folder, path, part), []).append((path, path.stat()))
+    for path, state in file_states(folder):
+        if _is_ours(path.relative_to(folder), part):
+            groups.setdefault(_unit(folder, path, part), []).append((path, state))
     for files in groups.values():
         yield CacheEntry(
             part=part,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import os
+import stat
 from pathlib import Path
 
 from synque_select.errors import DataError, SynqueError
@@ -33,14 +34,13 @@ def kind_of_path(path: Path) -> str | None:
         >>> kind_of_path(Path("/")), kind_of_path(Path("/dev/null"))
         ('a directory', 'a device')
     """
-    if not os.path.exists(path) or path.is_file():
+    try:  # once: a file that another process removes meanwhile must not change what it is
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
         return None
-    kinds = {
-        "a directory": path.is_dir(),
-        "a pipe": path.is_fifo(),
-        "a socket": path.is_socket(),
-    }
-    return next((name for name, is_it in kinds.items() if is_it), "a device")
+    kinds = {stat.S_IFREG: None, stat.S_IFDIR: "a directory"}
+    kinds |= {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
+    return kinds.get(stat.S_IFMT(mode), "a device")
 
 
 def read_text(path: str | Path, *, error: type[SynqueError] = DataError) -> str:

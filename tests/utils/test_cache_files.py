@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from synque_select.utils.cache_files import (
     CacheEntry,
     cache_entries,
     chosen_to_remove,
+    file_states,
     in_use_since,
     note_use,
     parse_age,
@@ -166,3 +169,24 @@ def test_sizes_and_ages():
     assert parse_size("x", "3 mb") == 3_000_000
     assert parse_age("x", "90m") == 5400
     assert parse_age("x", "0.5d") == 43200
+
+
+def test_what_another_process_removes_meanwhile_is_left_out(tmp_path: Path):
+    made(tmp_path / "stays", 3, 9)
+    ended = threading.Event()
+
+    def come_and_go() -> None:
+        folder = tmp_path / "folder"
+        while not ended.is_set():
+            made(folder / "file", 5, 0).unlink()
+            folder.rmdir()
+
+    with ThreadPoolExecutor(1) as pool:
+        writer = pool.submit(come_and_go)
+        try:
+            found = [dict(file_states(tmp_path)) for _ in range(3_000)]
+        finally:
+            ended.set()
+        writer.result()
+    assert all(states[tmp_path / "stays"].st_size == 3 for states in found)
+    assert file_states(tmp_path / "missing") == []

@@ -6,6 +6,8 @@ import base64
 import io
 import json
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ from synque_select.errors import LLMError, RecordError
 from synque_select.utils.atomic import atomic_file, atomic_path, write_text_atomic
 from synque_select.utils.data_uri import data_uri, png_base64
 from synque_select.utils.json_files import MAX_DEPTH, parse_json, read_json_file
-from synque_select.utils.text_files import read_text
+from synque_select.utils.text_files import kind_of_path, read_text
 
 
 def test_an_atomic_write_replaces_the_file_and_leaves_nothing_else(tmp_path: Path):
@@ -145,3 +147,23 @@ def test_an_image_as_text_holds_its_pixels():
     uri = data_uri(picture)
     assert uri == data_uri(png_base64(picture)) == data_uri(base64.b64decode(png_base64(picture)))
     assert uri.startswith("data:image/png;base64,iVBORw0K")
+
+
+def test_a_file_that_comes_and_goes_is_never_something_else(tmp_path: Path):
+    """SQLite makes and removes a journal at every write of another process."""
+    path = tmp_path / "records.sqlite-journal"
+    ended = threading.Event()
+
+    def come_and_go() -> None:
+        while not ended.is_set():
+            path.touch()
+            path.unlink()
+
+    with ThreadPoolExecutor(1) as pool:
+        writer = pool.submit(come_and_go)
+        try:
+            kinds = {kind_of_path(path) for _ in range(50_000)}
+        finally:
+            ended.set()
+        writer.result()
+    assert kinds == {None}
