@@ -150,13 +150,13 @@ def file_states(path: Path) -> list[tuple[Path, os.stat_result]]:
     """
     # unlike `rglob`, `walk` goes on where a folder is removed meanwhile
     walked = (Path(folder, name) for folder, _, names in os.walk(path) for name in names)
-    found = []
+    states = []
     for file in (path, *walked):
         with suppress(OSError):
             state = file.stat()
             if stat.S_ISREG(state.st_mode):
-                found.append((file, state))
-    return found
+                states.append((file, state))
+    return states
 
 
 def _entries_of(root: Path, part: str) -> Iterator[CacheEntry]:

@@ -184,9 +184,9 @@ def test_what_another_process_removes_meanwhile_is_left_out(tmp_path: Path):
     with ThreadPoolExecutor(1) as pool:
         writer = pool.submit(come_and_go)
         try:
-            found = [dict(file_states(tmp_path)) for _ in range(3_000)]
+            listings = [dict(file_states(tmp_path)) for _ in range(3_000)]
         finally:
             ended.set()
         writer.result()
-    assert all(states[tmp_path / "stays"].st_size == 3 for states in found)
+    assert all(states[tmp_path / "stays"].st_size == 3 for states in listings)
     assert file_states(tmp_path / "missing") == []
