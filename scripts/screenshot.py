@@ -7,18 +7,16 @@ from __future__ import annotations
 
 import argparse
 import io
-import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 from PIL import Image
 
 from synque_select.report.page import write_report
-from tests.report.chromium import chromium
+from tests.report.chromium import chromium, open_browser
 
 TARGET = Path(__file__).parents[1] / "docs" / "images" / "report.png"
-SIZE = (1280, 860)
+WIDTH = 1280
 MOST_BYTES = 300_000
 
 
@@ -32,24 +30,9 @@ def newest_run(root: Path) -> Path:
 
 def screenshot(page: Path, program: str) -> bytes:
     """Return the top of a page as PNG."""
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        image = Path(folder) / "page.png"
-        command = [
-            program,
-            "--headless=new",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--hide-scrollbars",
-            "--blink-settings=preferredColorScheme=1",  # light
-            f"--user-data-dir={folder}/profile",
-            f"--window-size={SIZE[0]},{SIZE[1]}",
-            f"--screenshot={image}",
-            page.resolve().as_uri(),
-        ]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-        if not image.is_file():
-            sys.exit(f"Chromium made no picture: {done.stderr.strip()[-500:]}")
-        return image.read_bytes()
+    with open_browser(program) as browser:
+        browser.open(page, width=WIDTH)
+        return browser.screenshot()
 
 
 def main() -> None:
