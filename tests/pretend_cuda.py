@@ -68,6 +68,20 @@ class _Stream:
         assert isinstance(stream, _Stream)
 
 
+class _Event:
+    """An event of a device that computes at once."""
+
+    def __init__(self) -> None:
+        self.recorded = False
+
+    def record(self, stream: _Stream) -> None:
+        assert isinstance(stream, _Stream)
+        self.recorded = True
+
+    def synchronize(self) -> None:
+        assert self.recorded
+
+
 def _pinned(tensor: torch.Tensor) -> torch.Tensor:
     assert not isinstance(tensor, _Held), "only tensors of the CPU can be pinned"
     copy = tensor.clone()
@@ -90,7 +104,8 @@ class PretendCuda(TorchDispatchMode):
 
     Attributes:
         waits: How often each operation made the host wait for the device.
-        copies: How often a copy from the host began: "pinned" ones, and others of at least 4 KiB.
+        copies: How often a copy from the host began: "pinned" ones, and others of at least 4 KiB;
+            and copies to the host that it does not wait for ("back").
         live: Bytes of the tensors on the device.
         peak: Largest number of bytes so far; set it to `live` to begin again.
         largest: Bytes of the largest tensor that was computed.
@@ -113,6 +128,7 @@ class PretendCuda(TorchDispatchMode):
 
         for where, name, stand_in in (
             (torch.cuda, "Stream", _Stream),
+            (torch.cuda, "Event", _Event),
             (torch.cuda, "current_stream", _Stream),
             (torch.cuda, "stream", lambda stream: nullcontext()),
             (torch.cuda, "mem_get_info", free),
@@ -132,12 +148,15 @@ class PretendCuda(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return _run(func, args, kwargs or {}, self)
 
-    def count(self, func: Any, args: tuple[Any, ...], result: Any) -> None:
+    def count(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
         """Note what an operation on tensors of the device made the host do."""
         kind, name = func.overloadpacket, func.overloadpacket.__name__
         positions = tree_leaves(args[1]) if kind in _POSITIONS else []
         by_mask = any(getattr(x, "dtype", None) in (torch.bool, torch.uint8) for x in positions)
         came_back = isinstance(result, torch.Tensor) and not isinstance(result, _Held)
+        if came_back and kind is aten._to_copy and kwargs.get("non_blocking"):
+            self.copies["back"] += 1
+            return
         if kind in _WAITS or by_mask or came_back:
             self.waits[f"{name} by a mask" if by_mask else name] += 1
 
@@ -183,7 +202,7 @@ def _run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], mode: Pretend
         hold = None if mode is None else mode.hold
         result = tree_map(lambda x: _elsewhere(x, hold), result)
     if mode is not None and was_there:
-        mode.count(func, args, result)
+        mode.count(func, args, kwargs, result)
     return result
 
 

@@ -44,6 +44,7 @@ from synque_select.types.modality import Modality
 from synque_select.utils.atomic import write_text_atomic
 from synque_select.utils.cache_dir import cache_root, temporary_twin, write_in_cache
 from synque_select.utils.cache_files import note_use
+from synque_select.utils.device import HostCopy
 from synque_select.utils.memory import is_out_of_memory, return_freed_memory
 from synque_select.utils.process_state import free_device_memory, preserved_state
 from synque_select.utils.progress import ProgressBar
@@ -355,10 +356,9 @@ def _encode_until_full(
     is_left = np.ones(len(missing), dtype=bool)
     n_rows = 0
     try:
-        for positions, batch in encoder.encode_many(_Chosen(part.views, missing)):
-            here = np.asarray(positions)
+        for here, copy in _copied(encoder, _Chosen(part.views, missing)):
             indices = missing[here]
-            sink.add(part.digests[indices], _checked(batch, encoder, part, indices))
+            sink.add(part.digests[indices], _finite(copy.arrived(), encoder, part, indices))
             is_left[here] = False
             n_rows += len(indices)
             bar.update(len(indices))
@@ -369,6 +369,33 @@ def _encode_until_full(
         reason = one_line(f"{type(error).__name__}: {error}", _MAX_SHOWN)
         return missing[is_left], n_rows, reason
     return missing[:0], n_rows, ""
+
+
+def _copied(
+    encoder: BaseEncoder, views: Sequence[View]
+) -> Iterator[tuple[NDArray[np.int64], HostCopy]]:
+    """Yield positions of views, and the copies of their embeddings to the host.
+
+    Those on a GPU come one behind, so that it encodes the next batch during the copy.
+    """
+    waiting: tuple[NDArray[np.int64], HostCopy] | None = None
+    try:
+        for positions, batch in encoder.encode_many(views):
+            here = np.asarray(positions)
+            _check_batch(batch, encoder, len(here))
+            copied = here, HostCopy(batch)
+            if waiting is not None:
+                yield waiting
+            waiting = copied
+            if not batch.is_cuda:
+                yield waiting
+                waiting = None
+    except Exception:
+        if waiting is not None:  # of the batch before the one that failed
+            yield waiting
+        raise
+    if waiting is not None:
+        yield waiting
 
 
 class _Chosen(Sequence[View]):
@@ -397,9 +424,7 @@ class _Chosen(Sequence[View]):
         return [view for run in runs for view in self._views[int(run[0]) : int(run[-1]) + 1]]
 
 
-def _checked(
-    batch: torch.Tensor, encoder: BaseEncoder, part: ViewPart, indices: NDArray[np.int64]
-) -> NDArray[np.float32]:
+def _check_batch(batch: torch.Tensor, encoder: BaseEncoder, n_views: int) -> None:
     shape = tuple(batch.shape) if isinstance(batch, torch.Tensor) else type(batch).__name__
     usable = isinstance(shape, tuple) and len(shape) == 2 and shape[1] > 0
     if not usable or not batch.is_floating_point():
@@ -407,12 +432,17 @@ def _checked(
             f"{encoder.id}: encode must return a floating point tensor (n, d) with d >= 1, "
             f"found {shape}{f' of {batch.dtype}' if usable else ''}"
         )
-    if shape[0] != len(indices):
+    if shape[0] != n_views:
         raise EncoderError(
             f"{encoder.id}: encode returned {counted(shape[0], 'embedding')} of "
-            f"{counted(len(indices), 'view')}"
+            f"{counted(n_views, 'view')}"
         )
-    rows: NDArray[np.float32] = batch.detach().to("cpu", torch.float32).numpy()
+
+
+def _finite(
+    embeddings: torch.Tensor, encoder: BaseEncoder, part: ViewPart, indices: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    rows: NDArray[np.float32] = embeddings.numpy()
     bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
     if len(bad):
         raise EncoderError(

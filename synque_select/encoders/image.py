@@ -22,6 +22,7 @@ from synque_select.errors import ConfigError, DataError, DependencyError, Encode
 from synque_select.hub.packaged import find_packaged
 from synque_select.hub.resolve import content_revision
 from synque_select.types.modality import Modality
+from synque_select.utils.device import prefetched
 from synque_select.utils.json_types import JsonObject
 
 if TYPE_CHECKING:
@@ -167,7 +168,8 @@ class ImageEncoder(ModelEncoder[torch.Tensor]):
         size = self.batch_size
         batches = [range(i, min(i + size, len(views))) for i in range(0, len(views), size)]
         ready = _read_ahead(self._prepare_view, views)
-        inputs = (torch.stack([next(ready) for _ in positions]) for positions in batches)
+        stacked = (torch.stack([next(ready) for _ in positions]) for positions in batches)
+        inputs = prefetched(stacked, torch.empty(0, device=self.device))
 
         def embedded(pixels: torch.Tensor) -> torch.Tensor:
             with torch.inference_mode():  # a mode of the thread

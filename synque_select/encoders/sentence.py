@@ -13,6 +13,7 @@ from synque_select.data.views import View
 from synque_select.encoders.model import ModelEncoder
 from synque_select.errors import EncoderError
 from synque_select.hub.resolve import resolve_model, split_revision
+from synque_select.utils.device import to_device
 
 __all__ = ["SentenceEncoder"]
 
@@ -78,8 +79,9 @@ class SentenceEncoder(ModelEncoder[dict[str, object]]):
         return inputs
 
     def _forward(self, model: nn.Module, inputs: dict[str, object]) -> torch.Tensor:
+        there = torch.empty(0, device=self.device)
         features = {
-            key: value.to(self.device) if isinstance(value, torch.Tensor) else value
+            key: to_device(value, there) if isinstance(value, torch.Tensor) else value
             for key, value in inputs.items()
         }
         output = model(features)

@@ -15,12 +15,14 @@ from synque_select.utils.process_state import free_device_memory
 
 __all__ = [
     "Copier",
+    "HostCopy",
     "batch_bytes",
     "check_fits",
     "given_device_memory",
     "in_batches",
     "max_device_memory",
     "prefetched",
+    "to_device",
 ]
 
 # what the caches of a CPU hold: each iteration of a fit reads all rows of its batch again
@@ -178,6 +180,40 @@ def prefetched(tensors: Iterator[torch.Tensor], like: torch.Tensor) -> Iterator[
         ahead = following
     if ahead is not None:
         yield ahead.arrived()
+
+
+def to_device(tensor: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """Copy a tensor to the device of another; to a GPU through pinned memory, without waiting.
+
+    Args:
+        tensor: Tensor on any device, of any dtype, which it keeps.
+        like: Any tensor on the device.
+    """
+    if not like.is_cuda or tensor.device == like.device:
+        return tensor.to(like.device)
+    return tensor.contiguous().pin_memory().to(like.device, non_blocking=True)
+
+
+class HostCopy:
+    """The copy of a tensor to the host, as float32; on a GPU, the host does not wait for it yet.
+
+    Args:
+        tensor: Tensor on any device, of any float dtype.
+    """
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        rows = tensor.detach().float()  # converted where it is: only equal types are not waited for
+        self._event = torch.cuda.Event() if rows.is_cuda else None
+        # the memory of a copy that is not waited for is pinned by torch
+        self._host = rows.to("cpu", non_blocking=self._event is not None)
+        if self._event is not None:
+            self._event.record(torch.cuda.current_stream(rows.device))
+
+    def arrived(self) -> torch.Tensor:
+        """Return the tensor on the host, once it is there."""
+        if self._event is not None:
+            self._event.synchronize()
+        return self._host
 
 
 def in_batches(

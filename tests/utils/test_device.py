@@ -8,7 +8,14 @@ import pytest
 import torch
 
 from synque_select.errors import ConfigError
-from synque_select.utils.device import batch_bytes, in_batches, max_device_memory, prefetched
+from synque_select.utils.device import (
+    HostCopy,
+    batch_bytes,
+    in_batches,
+    max_device_memory,
+    prefetched,
+    to_device,
+)
 from tests.pretend_cuda import DEVICE, PretendCuda
 
 PARTS = [torch.full((2, 3), float(i)).bfloat16() for i in range(5)]
@@ -121,3 +128,25 @@ def test_the_pretended_device_runs_out_of_memory():
         assert mode.live == MIB // 2
         del kept
         assert (mode.live, mode.peak, mode.n_failed) == (0, MIB // 2, 1)
+
+
+def test_a_tensor_reaches_the_device_through_pinned_memory_and_keeps_its_type():
+    with PretendCuda() as mode:
+        like = torch.zeros(1).to(DEVICE)
+        there = to_device(torch.arange(3), like)
+        assert there.is_cuda
+        assert there.dtype == torch.int64
+        assert mode.copies == {"pinned": 1}
+        assert to_device(there, like) is there
+    assert to_device(torch.arange(3), torch.zeros(1)).tolist() == [0, 1, 2]
+
+
+def test_a_copy_to_the_host_is_not_waited_for():
+    with PretendCuda() as mode:
+        there = torch.arange(3.0).bfloat16().to(DEVICE)
+        copy = HostCopy(there)
+        assert mode.copies["back"] == 1
+        assert not mode.waits
+        assert copy.arrived().numpy().tolist() == [0, 1, 2]
+    here = torch.arange(3.0)
+    assert HostCopy(here).arrived().data_ptr() == here.data_ptr()
