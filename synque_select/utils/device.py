@@ -158,6 +158,10 @@ def _stream(like: torch.Tensor) -> torch.cuda.Stream:
     return torch.cuda.Stream(like.device)  # type: ignore[no-untyped-call]  # torch has no hint
 
 
+def _event() -> torch.cuda.Event:
+    return torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch has no hint
+
+
 def prefetched(tensors: Iterator[torch.Tensor], like: torch.Tensor) -> Iterator[torch.Tensor]:
     """Yield tensors on the device and in the dtype of `like`, each copied while the last is used.
 
@@ -203,7 +207,7 @@ class HostCopy:
 
     def __init__(self, tensor: torch.Tensor) -> None:
         rows = tensor.detach().float()  # converted where it is: only equal types are not waited for
-        self._event = torch.cuda.Event() if rows.is_cuda else None
+        self._event = _event() if rows.is_cuda else None
         # the memory of a copy that is not waited for is pinned by torch
         self._host = rows.to("cpu", non_blocking=self._event is not None)
         if self._event is not None:
