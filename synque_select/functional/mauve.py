@@ -26,6 +26,8 @@ __all__ = [
 
 # entries of a block of distances: 64 MB in float32
 _BLOCK_ELEMENTS = 2**24
+# columns whose products with all columns behind them are computed at once
+_STRIP_COLUMNS = 128
 # points per cluster from which the start of k-means is chosen: more hardly lower the inertia
 _START_POINTS = 20
 # k-means stops when the inertia falls by less than this share of the sum of squares
@@ -209,8 +211,7 @@ def project_to_variance(points: torch.Tensor, explained_variance: float = 0.9) -
     # covariance and Gram matrix have the same non-zero spectrum: decompose the smaller of the two
     if unit.shape[0] >= unit.shape[1]:
         # float32 is enough to choose axes, and halves the time
-        columns = unit.T.contiguous()
-        values, vectors = torch.linalg.eigh(scaled_products(columns, columns))
+        values, vectors = torch.linalg.eigh(_upper_products(unit), UPLO="U")
     else:
         # here the axes are recovered by dividing by the root of the eigenvalues, which magnifies
         # the rounding error of small ones: float64
@@ -223,6 +224,15 @@ def project_to_variance(points: torch.Tensor, explained_variance: float = 0.9) -
     share = values.cumsum(0) / values.sum().clamp_min(torch.finfo(torch.float64).tiny)
     rank = min(int((share < explained_variance).sum()) + 1, len(values))
     return scaled_products(unit, vectors[:, :rank].float().T)
+
+
+def _upper_products(points: torch.Tensor) -> torch.Tensor:
+    """Return the products of all pairs of columns (d, d), of which only the upper half is valid."""
+    products = points.new_zeros(points.shape[1], points.shape[1])
+    for first in range(0, len(products), _STRIP_COLUMNS):
+        columns = slice(first, first + _STRIP_COLUMNS)
+        torch.mm(points[:, columns].T, points[:, first:], out=products[columns, first:])
+    return products
 
 
 def quantize(

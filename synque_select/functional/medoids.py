@@ -14,6 +14,8 @@ __all__ = ["Medoids", "k_medoids", "mean_distance_to_medoids"]
 _BLOCK = 256
 # rows examined at once after a swap: a later swap in the same batch makes the rest void
 _AHEAD = 16
+# blocks that are kept for the next round and the next start, if they are all blocks of the set
+_KEPT_BLOCKS = 8
 # random choices of which the best becomes a start
 _STARTS = 16
 # a relative change of the sum below this is float32 rounding
@@ -50,8 +52,8 @@ def k_medoids(
 
     FasterPAM: rows are visited in their order; the first that lowers the sum as a medoid replaces
     the medoid whose removal costs least. One row of distances gives the change for all k medoids.
-    Distances are computed by matrix products, 256 rows at a time, and never kept: memory is a few
-    blocks of 256 × N.
+    Distances are computed by matrix products, 256 rows at a time, and kept only for sets of up to
+    2,048 rows: memory is up to 8 blocks of 256 × N.
 
     Args:
         points: (N, d) float32 or float64, on the device to compute on.
@@ -69,10 +71,11 @@ def k_medoids(
     # distances do not change, but float32 products of rows far from the origin would cancel
     points = points - points.double().mean(0).to(points.dtype)
     starts = _random_starts(points, k, seed) if start is None else [start]
+    rows = _Distances(points)
     runs = [_State(points, start) for start in starts]
     if k < len(points):
         for run in runs:
-            _swap_until_stable(run)
+            _swap_until_stable(run, rows)
     medoids = min(runs, key=lambda run: run.objective).medoids
     # the search runs on approximate float32 distances; those that are reported are computed from
     # differences in float64
@@ -99,34 +102,50 @@ def _best_start(points: torch.Tensor, k: int, generator: torch.Generator) -> tor
     return all_starts[best * k : (best + 1) * k]
 
 
-def _swap_until_stable(state: _State) -> None:
+class _Distances:
+    """Distances of blocks of rows to all rows."""
+
+    def __init__(self, points: torch.Tensor) -> None:
+        self.points, self.norms = points, points.square().sum(1)
+        self._kept: dict[int, torch.Tensor] = {}
+
+    def block(self, first: int) -> torch.Tensor:
+        """Return the distances (256 at most, N) of the rows from `first` on."""
+        if first in self._kept:
+            return self._kept[first]
+        rows = self.points[first : first + _BLOCK]
+        distances = sq_distances(rows, self.points, right_norms=self.norms).sqrt_()
+        if len(self.points) <= _KEPT_BLOCKS * _BLOCK:
+            self._kept[first] = distances
+        return distances
+
+
+def _swap_until_stable(state: _State, rows: _Distances) -> None:
     """Visit the rows in turn until a whole round passes without a swap."""
-    n = len(state.points)
+    n = len(rows.points)
     first, since_swap = 0, 0
     while since_swap < n:
-        block = state.points[first : first + _BLOCK]
-        distances = sq_distances(block, state.points, right_norms=state.norms).sqrt_()
+        distances = rows.block(first)
+        n_block = len(distances)
         offset, n_ahead = 0, _AHEAD
-        while offset < len(block):
+        while offset < n_block:
             swap = state.first_swap(distances[offset : offset + n_ahead])
             if swap is None:
                 # towards the end swaps are rare: examine twice as many rows at once
-                passed, n_ahead = min(n_ahead, len(block) - offset), 2 * n_ahead
+                passed, n_ahead = min(n_ahead, n_block - offset), 2 * n_ahead
             else:
                 # the rows behind it were evaluated with the old medoids: start small again
                 passed, n_ahead = swap[0] + 1, _AHEAD
             offset, since_swap = offset + passed, since_swap + passed
             if swap is not None and state.swap(first + offset - 1, swap[1], distances[offset - 1]):
                 since_swap = 0
-        first = (first + len(block)) % n
+        first = (first + n_block) % n
 
 
 class _State:
     """Current medoids, each row's distances to them, and its nearest and second nearest."""
 
     def __init__(self, points: torch.Tensor, medoids: torch.Tensor) -> None:
-        self.points = points
-        self.norms = points.square().sum(1)
         self.medoids = medoids
         self._set(sq_distances(points, points[medoids]).sqrt_())
 

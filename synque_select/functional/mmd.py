@@ -40,6 +40,9 @@ KernelName = Literal["rbf", "laplacian", "polynomial", "energy"]
 BANK = (0.5, 1.0, 2.0, 4.0, 8.0)
 # rows of a kernel block that are converted to float64 at once
 _SUM_ROWS = 128
+# rows and columns of a block of the kernel of a set with itself: few rows waste less of the blocks
+# on the diagonal, of which both halves are computed, and many columns save calls
+_HALF_ROWS, _HALF_COLUMNS = 256, 4_096
 
 
 @dataclass(frozen=True)
@@ -279,20 +282,18 @@ def _exact_self_mean(
     off_diagonal = torch.zeros((), dtype=torch.float64, device=points.device)
     diagonal = torch.zeros((), dtype=torch.float64, device=points.device)
     same = _SameGroup(groups, points)
-    for i, j, matrix in _half_blocks(kernel, points):
-        total = _sum(matrix)
+    for rows, columns, matrix in _half_blocks(kernel, points):
+        # the kernel is symmetric: an entry beside the diagonal block counts for (i, j) and (j, i)
+        n_once = len(matrix) if rows.start == columns.start else 0
+        once, twice = matrix[:, :n_once], matrix[:, n_once:]
+        off_diagonal += _sum(once) + 2 * _sum(twice)
         if groups is not None:
-            # a block off the diagonal of blocks counts for (i, j) and for (j, i)
-            within = (matrix.double() * same.block(i, j)).sum() * (1 if i == j else 2)
-            diagonal += within
-            off_diagonal += total * (1 if i == j else 2) - within
-        elif i == j:
-            trace = matrix.diagonal().double().sum()
-            diagonal += trace
-            off_diagonal += total - trace
+            within = matrix.double() * same.block(rows, columns)
+            part = within[:, :n_once].sum() + 2 * within[:, n_once:].sum()
         else:
-            # the kernel is symmetric: the block (j, i) has the same sum
-            off_diagonal += 2 * total
+            part = once.diagonal().double().sum()
+        diagonal += part
+        off_diagonal -= part
     n = len(points)
     if groups is None:
         return SelfMean(float(off_diagonal) / (n * (n - 1)), float(diagonal) / n, n)
@@ -311,12 +312,10 @@ class _SameGroup:
     def __init__(self, groups: NDArray[np.int64] | None, points: torch.Tensor) -> None:
         numbers = np.arange(len(points)) if groups is None else groups
         self.n_pairs = int((np.bincount(numbers) ** 2).sum())
-        self._parts = torch.split(
-            torch.from_numpy(numbers).to(points.device), _half_rows(len(points))
-        )
+        self._numbers = torch.from_numpy(numbers).to(points.device)
 
-    def block(self, i: int, j: int) -> torch.Tensor:
-        same: torch.Tensor = self._parts[i].unsqueeze(1) == self._parts[j]
+    def block(self, rows: slice, columns: slice) -> torch.Tensor:
+        same: torch.Tensor = self._numbers[rows].unsqueeze(1) == self._numbers[columns]
         return same
 
 
@@ -377,18 +376,20 @@ def stacked_kernel_sums(
     return totals - diagonal, diagonal, to_real
 
 
-def _half_rows(n: int) -> int:
-    # blocks on the diagonal are computed whole, both halves: in a small set, smaller blocks waste
-    # less of that
-    return BLOCK_ROWS if n > 4 * BLOCK_ROWS else BLOCK_ROWS // 4
+def _half_blocks(
+    kernel: Kernel, points: torch.Tensor
+) -> Iterator[tuple[slice, slice, torch.Tensor]]:
+    """Yield rows, columns and blocks of the upper half of the symmetric kernel matrix.
 
-
-def _half_blocks(kernel: Kernel, points: torch.Tensor) -> Iterator[tuple[int, int, torch.Tensor]]:
-    """Yield the blocks (i, j), i ≤ j, of the symmetric kernel matrix."""
-    blocks = torch.split(points, _half_rows(len(points)))
-    for i, left in enumerate(blocks):
-        for j in range(i, len(blocks)):
-            yield i, j, kernel_matrix(kernel, left, blocks[j])
+    The first columns of a block whose rows and columns start at the same place are the diagonal
+    block of these rows, which is computed whole.
+    """
+    n = len(points)
+    for start in range(0, n, _HALF_ROWS):
+        rows = slice(start, min(start + _HALF_ROWS, n))
+        for first in range(start, n, _HALF_COLUMNS):
+            columns = slice(first, min(first + _HALF_COLUMNS, n))
+            yield rows, columns, kernel_matrix(kernel, points[rows], points[columns])
 
 
 def off_diagonal_matrix(
@@ -481,16 +482,17 @@ def _quadratic_forms(
     """Σ_{i≠j} w_i w_j k_ij for each row of the weights (B, n), float64; over different groups."""
     shift = _shift(kernel, points)
     points = points if shift is None else points - shift
-    parts = torch.split(weights.to(points.device), _half_rows(len(points)), dim=1)
+    weights = weights.to(points.device)
     total = torch.zeros(len(weights), dtype=torch.float64, device=points.device)
     same = _SameGroup(groups, points)
-    for i, j, matrix in _half_blocks(kernel, points):
+    for rows, columns, matrix in _half_blocks(kernel, points):
+        n_once = len(matrix) if rows.start == columns.start else 0
         if groups is not None:
-            matrix = matrix.masked_fill(same.block(i, j), 0)
-        elif i == j:
+            matrix = matrix.masked_fill(same.block(rows, columns), 0)
+        elif n_once:
             matrix = matrix.clone().fill_diagonal_(0)
-        products = ((parts[i] @ matrix.double()) * parts[j]).sum(1)
-        total += products if i == j else 2 * products
+        products = (weights[:, rows] @ matrix.double()) * weights[:, columns]
+        total += products[:, :n_once].sum(1) + 2 * products[:, n_once:].sum(1)
     return total
 
 

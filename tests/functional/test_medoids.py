@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from synque_select.functional import medoids
 from synque_select.functional.medoids import k_medoids, mean_distance_to_medoids
 
 kmedoids = pytest.importorskip("kmedoids")
@@ -36,6 +37,15 @@ def test_no_worse_on_average_from_its_own_start(n):
         theirs += kmedoids.fasterpam(distances, 5, random_state=42, n_cpu=1).loss
         ours += k_medoids(points).objective
     assert ours <= theirs * 1.002
+
+
+@pytest.mark.parametrize("n", [100, 700])
+def test_kept_distances_give_the_same_medoids(monkeypatch, n):
+    kept = k_medoids(sample(n, 3))
+    monkeypatch.setattr(medoids, "_KEPT_BLOCKS", 0)
+    again = k_medoids(sample(n, 3))
+    assert torch.equal(kept.medoids, again.medoids)
+    assert torch.equal(kept.distances, again.distances)
 
 
 def test_no_swap_improves_the_result():

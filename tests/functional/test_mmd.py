@@ -74,6 +74,19 @@ def test_equals_scikit_learn(name, n):
     )
 
 
+@pytest.mark.parametrize("n", [9, 10, 23])
+def test_blocks_of_any_size_give_the_mean_of_all_pairs(monkeypatch, n):
+    kernel, points = KERNELS["bank"][0], sample(n, 4)
+    weights = torch.rand(3, n, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    whole, forms = self_kernel_mean(kernel, points), weighted_kernel_mean(kernel, points, weights)
+    monkeypatch.setattr(mmd, "_HALF_ROWS", 3)
+    monkeypatch.setattr(mmd, "_HALF_COLUMNS", 7)
+    blocks = self_kernel_mean(kernel, points)
+    assert blocks.off_diagonal == pytest.approx(whole.off_diagonal)
+    assert blocks.diagonal == pytest.approx(whole.diagonal)
+    torch.testing.assert_close(weighted_kernel_mean(kernel, points, weights), forms)
+
+
 def test_far_from_the_origin_keeps_its_digits():
     kernel = KERNELS["bank"][0]
     # whole steps of 1/1024 at 2,000: float32 holds them exactly
