@@ -17,7 +17,7 @@ from synque_select.types import Mixture, RunRecord
 from synque_select.utils.progress import ProgressBar
 from synque_select.utils.wording import counted
 
-__all__ = ["HalvedProbe", "budgets", "probes_table", "train_and_stop_probes"]
+__all__ = ["HalvedProbe", "best_third", "budgets", "probes_table", "train_and_stop_probes"]
 
 _FACTOR = 3  # of the budgets, and of the probes that are stopped at each
 _N_STOPS = 2
@@ -104,7 +104,7 @@ def train_and_stop_probes(
                     known[probe.name] = HalvedProbe(probe.name, step, value, is_last)
                     bar.update()
             if not is_last:
-                names = _best(names, {name: sign * known[name].value for name in names})
+                names = best_third(names, {name: sign * known[name].value for name in names})
     return sorted(known.values(), key=lambda probe: (-probe.step, _loss(sign * probe.value)))
 
 
@@ -112,8 +112,13 @@ def _loss(value: float) -> float:
     return value if math.isfinite(value) else math.inf
 
 
-def _best(names: Sequence[str], losses: Mapping[str, float]) -> list[str]:
-    """Return the third of the names with the lowest losses, and what is equal to its last."""
+def best_third(names: Sequence[str], losses: Mapping[str, float]) -> list[str]:
+    """Return the third of the names with the lowest losses, and what is equal to its last.
+
+    Example:
+        >>> best_third(["a", "b", "c", "d"], {"a": 0.3, "b": 0.1, "c": 0.3, "d": float("nan")})
+        ['a', 'b', 'c']
+    """
     order = sorted(_loss(losses[name]) for name in names)
     limit = order[math.ceil(len(names) / _FACTOR) - 1]
     return [name for name in names if _loss(losses[name]) <= limit]
