@@ -160,7 +160,8 @@ def table(task: BaseTask, replicates: Sequence[Replicate]) -> str:
     n_seeds, all_steps = len(measured), task.max_steps * len(task.candidates)
     metric = f"test_{task.metric}"
     lines = [
-        f"`{task.name}`: {len(task.candidates)} candidates, {task.max_steps} steps, seeds: {n_seeds}",
+        f"`{task.name}`: {len(task.candidates)} candidates, {task.max_steps} steps, "
+        f"{n_seeds} seeds.",
         "",
         f"| what is stopped | share of all steps | best by validation found | its {metric}, minus "
         "that of the best |",
