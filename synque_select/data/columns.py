@@ -111,6 +111,10 @@ class Columns:
             self._types[name] = _widened(before[name], new) if name in before else new
         return before != self._types
 
+    def clear(self) -> None:
+        """Forget all fields."""
+        self._types.clear()
+
     @property
     def are_plain(self) -> bool:
         """Whether there are fields, and none is stored as JSON."""

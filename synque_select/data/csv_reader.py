@@ -6,18 +6,25 @@ import codecs
 import csv
 import io
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from functools import partial
-from itertools import chain, count, islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, ClassVar, NamedTuple, TypeAlias
 
 from synque_select.data.compressed import open_data
-from synque_select.data.csv_tables import count_rows, table_of_texts
+from synque_select.data.csv_tables import count_bytes, table_of_texts
 from synque_select.data.json_reader import LineDecoder, numbered_lines
 from synque_select.data.readers import BaseReader
-from synque_select.data.tables import Block, Row, Rows, table_of_blocks, table_of_rows
+from synque_select.data.tables import (
+    Block,
+    Row,
+    Rows,
+    TypesChangedError,
+    table_of_blocks,
+    table_of_rows,
+)
 from synque_select.errors import DataError
 from synque_select.utils.wording import counted
 from synque_select.utils.written_number import WrittenNumber
@@ -54,8 +61,7 @@ class CsvReader(BaseReader):
         if delimiter == "\t":
             rows = partial(read_csv, delimiter=delimiter, as_text=self.as_text)
             return table_of_rows(path, rows, about=about)
-        blocks = partial(_csv_blocks, delimiter=delimiter, as_text=self.as_text)
-        return table_of_blocks(path, blocks, about=about)
+        return table_of_blocks(path, _CsvBlocks(delimiter, self.as_text), about=about)
 
 
 class TsvReader(CsvReader):
@@ -135,69 +141,100 @@ class _Part(NamedTuple):
     rows: Callable[[], _Fields]
 
 
-def _csv_blocks(path: Path, *, delimiter: str, as_text: Collection[str]) -> Iterator[Block]:
-    """Stream a table in blocks; see `read_csv`."""
-    beginning = list(islice(_csv_rows(path, delimiter), 2))
-    header = _header(path, beginning)
-    if len(beginning) < 2:
-        return
-    n_before = beginning[1][0] - 1
-    columns = {place: _Column() for place, name in enumerate(header) if name not in as_text}
-    numbers = dict(columns)
-    sizes: list[_Size] = []
-    for part in _parts(path, delimiter, header, n_before, numbers, sizes):
+class _CsvBlocks:
+    """Streams a table in blocks; see `read_csv`.
+
+    The types of the columns are those of the first two parts. If a later part needs others, those
+    of the whole file are found, and it is read again.
+    """
+
+    def __init__(self, delimiter: str, as_text: Collection[str]) -> None:
+        self._delimiter, self._as_text = delimiter, as_text
+        self._kinds: list[_Kind] | None = None  # of the whole file, once they are known
+
+    def __call__(self, path: Path) -> Iterator[Block]:
+        """Yield the blocks.
+
+        Raises:
+            TypesChangedError: A later part needs other types; call it again.
+        """
+        beginning = list(islice(_csv_rows(path, self._delimiter), 2))
+        header = _header(path, beginning)
+        if len(beginning) < 2:
+            return
+        stream = partial(_parts, path, self._delimiter, header, beginning[1][0] - 1)
+        kinds = _Kinds(header, self._as_text)
+        parts, first, given = stream(), list[_Part](), self._kinds
+        if given is None:
+            for part in islice(parts, 2):
+                kinds.add(part)
+                first.append(part)
+            given = kinds.kinds()
+            if first[-1].texts is None:  # the last part, whose rows are used up
+                self._kinds, first, parts = given, [], stream()
+        for part in first:
+            yield _block(part, header, given)
+        for part in parts:
+            if self._kinds is None:
+                kinds.add(part)
+                if part.texts is None or kinds.kinds() != given:
+                    for other in parts:
+                        kinds.add(other)
+                    self._kinds = kinds.kinds()
+                    raise TypesChangedError
+            yield _block(part, header, given)
+
+
+class _Kinds:
+    """The kinds of the columns so far.
+
+    Args:
+        header: Names of the columns.
+        as_text: Names of those that are texts in any case.
+    """
+
+    def __init__(self, header: Sequence[str], as_text: Collection[str]) -> None:
+        self._header = header
+        self._columns = {n: _Column() for n, name in enumerate(header) if name not in as_text}
+        self._numbers = dict(self._columns)
+
+    def add(self, part: _Part) -> None:
+        """Take a part into account; if it must be read row by row, its rows are used up."""
         if part.texts is None:
-            _add_rows(numbers, part.rows())
-            break
-        for place, column in list(numbers.items()):
-            column.add_all(part.texts.column(header[place]))
+            _add_rows(self._numbers, part.rows())
+            return
+        for place, column in list(self._numbers.items()):
+            column.add_all(part.texts.column(self._header[place]))
             if not column.is_number:
-                del numbers[place]
-        if not numbers:
-            break
-    kinds = [columns[place].kind if place in columns else None for place in range(len(header))]
-    for part in _parts(path, delimiter, header, n_before, range(len(header)), sizes):
-        rows = partial(_as_rows, part, header, kinds)
-        yield Block(part.n_bytes, rows, partial(_as_table, part, kinds))
+                del self._numbers[place]
+
+    def kinds(self) -> list[_Kind]:
+        """Return the kind of each column."""
+        return _kinds(self._columns, len(self._header))
 
 
-class _Size(NamedTuple):
-    """A part of a table that was read before: its bytes, its line ends, and `count_rows` of it."""
-
-    n_bytes: int
-    n_lines: int
-    n_rows: int
+def _kinds(columns: Mapping[int, _Column], n: int) -> list[_Kind]:
+    return [columns[place].kind if place in columns else None for place in range(n)]
 
 
-def _parts(
-    path: Path,
-    delimiter: str,
-    header: Sequence[str],
-    n_before: int,
-    places: Iterable[int],
-    sizes: list[_Size],
-) -> Iterator[_Part]:
-    """Stream the rows of a table that follow its first lines, with the columns at some places.
+def _block(part: _Part, header: Sequence[str], kinds: Sequence[_Kind]) -> Block:
+    rows = partial(_as_rows, part, header, kinds)
+    return Block(part.n_bytes, rows, partial(_as_table, part, kinds))
+
+
+def _parts(path: Path, delimiter: str, header: Sequence[str], n_before: int) -> Iterator[_Part]:
+    """Stream the rows of a table that follow its first lines.
 
     What cannot be read at once is the last part, and all that is left of the file: only reading row
-    by row tells where its rows end. The sizes of the parts are those of an earlier pass, and are
-    added to where that ended before.
+    by row tells where its rows end.
     """
     with open_data(path) as file:
         first = file.readline().removeprefix(codecs.BOM_UTF8)
         for _ in range(n_before - 1):
             file.readline()
-        for number in count():
-            known = sizes[number] if number < len(sizes) else None
-            n_bytes = _BLOCK_BYTES if number else _FIRST_BYTES
-            content = file.read(known.n_bytes) if known else _whole_rows(file, n_bytes)
-            if not content:
-                return
-            if known is None or known.n_bytes != len(content):
-                known = _Size(len(content), content.count(b"\n"), count_rows(content, delimiter))
-                sizes[number:] = [known]
-            needed = [header[place] for place in places]
-            texts = table_of_texts(content, header, delimiter, needed, known.n_rows)
+        n_bytes = _FIRST_BYTES
+        while content := _whole_rows(file, n_bytes):
+            texts = table_of_texts(content, header, delimiter)
             lines = chain(io.BytesIO(content), () if texts is not None else file)
             decoded = LineDecoder(path, n_before, first).decoded(lines)
             rows = _parsed_rows(path, delimiter, decoded, n_before)
@@ -206,13 +243,14 @@ def _parts(
             )
             if texts is None:
                 return
-            n_before += known.n_lines
+            n_before += count_bytes(content, b"\n")
+            n_bytes = _BLOCK_BYTES
 
 
 def _whole_rows(file: IO[bytes], n_bytes: int) -> bytes:
     """Read about so many bytes to the end of a line outside of quotes, if that is near."""
     parts = [file.read(n_bytes), file.readline()]
-    n_quotes = sum(part.count(b'"') for part in parts)
+    n_quotes = sum(count_bytes(part, b'"') for part in parts)
     while n_quotes % 2 and n_bytes < _MOST_BYTES and (line := file.readline()):
         n_quotes, n_bytes = n_quotes + line.count(b'"'), n_bytes + len(line)
         parts.append(line)
@@ -499,17 +537,25 @@ class _Column:
         import pyarrow as pa
         import pyarrow.compute as pc
 
+        if _are_plain_fractions(values):
+            self._add_decimals(values)
+            return values.slice(len(values))
         is_plain = pc.match_substring_regex(values, _PLAIN_FRACTION)
         plain = values.filter(is_plain)
         is_same = pc.equal(plain.cast("float64").cast("string"), plain)
         fractions = plain.filter(is_same)
         if len(fractions):
-            self.is_whole = False
-            to_point = pc.find_substring(fractions, ".")
-            n_decimals = pc.subtract(pc.subtract(pc.binary_length(fractions), to_point), 1)
-            self._decimals.update(pc.unique(n_decimals).to_pylist())
+            self._add_decimals(fractions)
         others = (plain.filter(pc.invert(is_same)), values.filter(pc.invert(is_plain)))
         return pa.chunked_array([chunk for part in others for chunk in part.chunks], "string")
+
+    def _add_decimals(self, fractions: pa.ChunkedArray) -> None:
+        import pyarrow.compute as pc
+
+        self.is_whole = False
+        to_point = pc.find_substring(fractions, ".")
+        n_decimals = pc.subtract(pc.subtract(pc.binary_length(fractions), to_point), 1)
+        self._decimals.update(pc.unique(n_decimals).to_pylist())
 
     def _add_each(self, values: Iterable[str]) -> None:
         for value in values:
@@ -529,6 +575,23 @@ class _Column:
         self._is_padded = self._is_padded or (len(decimals) > 1 and decimals[-1] == "0")
 
 
+def _are_plain_fractions(values: pa.ChunkedArray) -> bool:
+    """Whether all match `_PLAIN_FRACTION` and Arrow writes them as they are; without 0.0."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    try:
+        numbers = values.cast("float64")
+    except pa.ArrowInvalid:
+        return False
+    # within these bounds, what Arrow writes has no exponent
+    ends = pc.min_max(pc.abs(numbers)).as_py()
+    if ends["min"] is None or ends["min"] < 1e-4 or ends["max"] >= 1e14:
+        return False
+    is_same = pc.all(pc.equal(numbers.cast("string"), values)).as_py()
+    return bool(is_same and pc.min(pc.find_substring(values, ".")).as_py() > 0)
+
+
 def _is_exact(value: str) -> bool:
     """Whether the float of a number is this number."""
     if len(value) <= _EXACT_DIGITS and "e" not in value.lower():
@@ -541,8 +604,7 @@ def _converters(
 ) -> list[Callable[[str], object]]:
     columns = {place: _Column() for place, name in enumerate(header) if name not in as_text}
     _add_rows(dict(columns), rows)
-    kinds = {place: column.kind for place, column in columns.items()}
-    return [_converter(kinds.get(place)) for place in range(len(header))]
+    return [_converter(kind) for kind in _kinds(columns, len(header))]
 
 
 def _add_rows(numbers: dict[int, _Column], rows: _Fields) -> None:

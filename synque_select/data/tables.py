@@ -45,6 +45,7 @@ __all__ = [
     "Block",
     "Row",
     "Rows",
+    "TypesChangedError",
     "check_batch",
     "check_name",
     "check_names_differ",
@@ -110,6 +111,10 @@ class Block:
     table: Callable[[pa.Schema], pa.Table | None]
 
 
+class TypesChangedError(Exception):
+    """The values of columns have other types than those of earlier blocks: read all again."""
+
+
 def table_of_rows(
     path: Path, read: Callable[[Path], Rows], *, about: Sequence[str] = ()
 ) -> Dataset:
@@ -137,7 +142,8 @@ def table_of_blocks(
 
     Args:
         path: The file.
-        read: Function that streams the blocks of a file; it may be called more than once.
+        read: Function that streams the blocks of a file; it may be called more than once. If it
+            raises a `TypesChangedError`, what it gave is forgotten and it is called again.
         about: Options on which `read` depends; they are part of the key of the cached table.
 
     Raises:
@@ -555,6 +561,16 @@ def write_rows(
 
 
 def _write_blocks(
+    path: Path, read: Callable[[Path], Iterator[Block]], columns: Columns, sink: pa.NativeFile
+) -> bool:
+    try:
+        return _try_blocks(path, read, columns, sink)
+    except TypesChangedError:
+        columns.clear()
+        return False
+
+
+def _try_blocks(
     path: Path, read: Callable[[Path], Iterator[Block]], columns: Columns, sink: pa.NativeFile
 ) -> bool:
     import pyarrow as pa

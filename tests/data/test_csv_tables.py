@@ -136,7 +136,20 @@ def test_usual_files_are_read_by_arrow(end: str, tmp_path: Path, monkeypatch):
         writer.writerows(ROWS)
     rows = list(CsvReader().read(path))
     assert [{**row, "price": str(row["price"])} for row in rows] == ROWS
-    assert sum(counts) == 2 * len(ROWS)  # to find the types, and for the values
+    assert sum(counts) == len(ROWS)  # types and values in one pass
+
+
+@pytest.mark.parametrize("later", ["a", "1.5", "2.50", "1.10", "1e-05", "9223372036854775808", ""])
+@pytest.mark.parametrize("first", ["", "1", "0.5", "0.50", "a"])
+@pytest.mark.parametrize("small_bytes", [tables.SMALL_BYTES, 1])
+def test_types_that_only_later_rows_tell(
+    first: str, later: str, small_bytes: int, tmp_path: Path, monkeypatch
+):
+    monkeypatch.setattr(tables, "SMALL_BYTES", small_bytes)  # 1: converted into the cache
+    path = tmp_path / "a.csv"
+    rows = [f"{number},{first}\n" for number in range(30)] + [f"30,{later}\n"]
+    path.write_text("n,x\n" + "".join(rows))
+    assert read(path, by_arrow=True) == read(path, by_arrow=False)
 
 
 def test_an_error_after_many_rows_names_its_line(tmp_path: Path):
