@@ -31,6 +31,8 @@ from synque_select.utils.wording import counted, listed
 
 __all__ = ["Candidate", "RealSample", "check_not_drawn"]
 
+_MOST_KNOWN = 1000  # labels whose class is kept while those of a candidate are read
+
 
 @dataclass(frozen=True, eq=False)
 class Candidate(Examples):
@@ -120,13 +122,20 @@ class Candidate(Examples):
             raise ConfigError(f"{self.where} has no label: give label= a field or position")
         names = class_names(self.dataset, self.label)
         texts: dict[str, dict[str, None]] = {}
+        known: dict[object, str] = {}
 
         def read(value: object, _: int) -> str:
+            # no other types: 1.0 and True are the same key as 1
+            key = value if type(value) in (str, int) else None
+            if key in known:
+                return known[key]
             named = named_label(value, names)
             label = label_text(named)
             for part in named if isinstance(named, list | tuple) else [named]:
                 if isinstance(part, str) and label != NO_LABEL:
                     texts.setdefault(label if part is named else label_text(part), {})[part] = None
+            if key is not None and len(known) < _MOST_KNOWN:
+                known[key] = label
             return label
 
         labels = without_empty_lists(selected_values(self, self.label, "label", read))

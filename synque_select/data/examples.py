@@ -93,8 +93,7 @@ class Views(Sequence[View]):
             # names the example
             with suppress(Exception):
                 values = self._column[positions.start : positions.stop][self._examples.selector]
-                if all(isinstance(value, str) for value in values):
-                    return [as_view(value, "text") for value in values]
+                return [_text(value) for value in values]
         return [self._view(position) for position in positions]
 
     def _view(self, position: int) -> View:
@@ -113,6 +112,11 @@ class Views(Sequence[View]):
 
 
 _BLOCK = 1024
+
+
+def _text(value: object) -> View:
+    # ASCII is valid Unicode and in composed form
+    return value if type(value) is str and value.isascii() else as_view(value, "text")
 
 
 def field_alone(dataset: Any, field: Selector) -> Any:
@@ -284,7 +288,7 @@ class Examples:
         vars(self)["_read_digests"] = read
 
     def _hash_views(self) -> NDArray[np.uint8]:
-        joined = b"".join(digest(view) for view in self.views)
+        joined = b"".join(map(digest, self.views))
         return np.frombuffer(joined, dtype=np.uint8).reshape(-1, 32)
 
     @cached_property
@@ -356,29 +360,35 @@ def selected_values(
     """
     alone = field_alone(examples.readable, selector)  # avoids decoding images to read a field
     source = examples.readable if alone is None else alone
-    block: list[Any] | None = None
     bar = ProgressBar(
-        range(len(examples)),
-        f"{option} of {examples.name}",
+        total=len(examples),
+        desc=f"{option} of {examples.name}",
         delay=2,
         leave=False,
         unit="example",
     )
-    values = []
-    for position in bar:
-        if alone is not None and position % _BLOCK == 0:
-            block = None
-            # what cannot be read is left to the slow path, whose error names the example
-            with suppress(Exception):
-                block = list(alone[position : position + _BLOCK][selector])
-        try:
-            example = source[position] if block is None else {selector: block[position % _BLOCK]}
-            values.append(read(select(example, selector), position))
-        except DependencyError:
-            raise
-        except Exception as error:  # a user's dataset or function may raise anything
-            raise DataError(
-                f"{examples.where}, example {position} (counted from 0): "
-                f"{option}={selector!r}: {error_reason(error)}"
-            ) from error
+    values: list[Value] = []
+    with bar:
+        for start in range(0, len(examples), _BLOCK):
+            positions = range(start, min(start + _BLOCK, len(examples)))
+            block: list[Any] | None = None
+            if alone is not None:
+                # what cannot be read is left to the slow path, whose error names the example
+                with suppress(Exception):
+                    block = list(alone[start : positions.stop][selector])
+            for place, position in enumerate(positions):
+                try:
+                    part = select(source[position], selector) if block is None else block[place]
+                    values.append(read(part, position))
+                except DependencyError:
+                    raise
+                except Exception as error:  # a user's dataset or function may raise anything
+                    raise DataError(
+                        f"{examples.where}, example {position} (counted from 0): "
+                        f"{option}={selector!r}: {error_reason(error)}"
+                    ) from error
+                if block is None:
+                    bar.update()
+            if block is not None:
+                bar.update(len(positions))
     return values

@@ -41,7 +41,11 @@ __all__ = [
 ]
 
 _CHUNK_BYTES = 1 << 20
-_FIRST_BYTES = 1 << 14  # read line by line, which tells the types of the fields
+# read line by line, which tells the types of the fields; less of a small file, of which it would be
+# the larger part of the time
+_FIRST_BYTES = 1 << 14
+_LEAST_FIRST_BYTES = 1 << 11
+_FIRST_SHARE = 32
 _SHOWN_DIGITS = 20
 _FLOAT_DIGITS = 17  # with so many, two floats are never one text
 _EXACT = 2**53  # from here on, a float does not hold every whole number
@@ -143,9 +147,9 @@ def read_stored_jsonl(path: Path) -> Rows:
 
 def _jsonl_blocks(path: Path) -> Iterator[Block]:
     """Stream a file of JSON Lines in blocks; see `read_jsonl`."""
-    lines = _JsonLines(path, _DECODER)
+    lines, size = _JsonLines(path, _DECODER), path.stat().st_size
     with open_data(path) as file:
-        n_bytes = _FIRST_BYTES
+        n_bytes = min(_FIRST_BYTES, max(_LEAST_FIRST_BYTES, size // _FIRST_SHARE))
         while content := file.read(n_bytes):
             content += file.readline()
             yield Block(len(content), partial(lines.rows, content), partial(lines.table, content))

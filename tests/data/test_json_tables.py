@@ -176,6 +176,17 @@ def test_usual_files_are_read_by_arrow(end: str, tmp_path: Path, n_by_arrow: lis
     assert sum(n_by_arrow) == 2 * len(RECORDS_READ) - 2
 
 
+def test_of_a_small_file_less_is_read_line_by_line(
+    tmp_path: Path, n_by_arrow: list[int], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(json_reader, "_FIRST_BYTES", 1 << 14)
+    monkeypatch.setattr(json_reader, "_CHUNK_BYTES", 1 << 20)
+    path = tmp_path / "a.jsonl"
+    path.write_text(lines_of(RECORDS_READ * 25))  # 1,000 lines, 60 KB
+    assert list(JsonLinesReader().read(path)) == RECORDS_READ * 25
+    assert sum(n_by_arrow) > 950
+
+
 def test_one_unusual_row_costs_its_own_block_only(tmp_path: Path, n_by_arrow: list[int]):
     path = tmp_path / "a.jsonl"
     lines = lines_of(RECORDS_READ).splitlines()

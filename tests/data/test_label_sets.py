@@ -34,6 +34,15 @@ def test_long_labels_take_linear_time(inside: str):
     assert time.process_time() - started < 5
 
 
+def test_labels_of_a_candidate_are_those_of_its_values_one_by_one():
+    """The class of a value that was read before is kept, and 1, 1.0 and true are not one value."""
+    values = [1, True, 1.0, "1", "1.0", " a", "a", None, "", "a", True, 0, False, "cafe\u0301"] * 3
+    values += [f"class {i}" for i in range(1500)] * 2  # more than are kept
+    of_values = Candidate("a", [("x", value) for value in values], view=0, label=1)
+    assert of_values.labels == tuple(map(label_text, values))
+    assert of_values.merged_labels == {"1": ("1", "1.0"), "a": (" a", "a")}
+
+
 def test_merged_classes_are_known_for_lists_and_for_the_type_of_datasets():
     lists = Candidate("a", [("x", ["café"]), ("y", ["cafe\u0301", "b"])], view=0, label=1)
     assert lists.merged_labels == {"café": ("café", "cafe\u0301")}
