@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 
 from synque_select.functional.products import scaled_products
@@ -33,6 +34,8 @@ __all__ = [
 BLOCK_ROWS = 1024
 # above this, the cube of a float32 product (the polynomial kernel) may overflow
 SAFE_FLOAT32 = 1e5
+# values of which the smallest is found before the smallest of all rows are selected
+_GROUP = 16
 # a squared distance below this share of the two squared norms has lost 3 of float32's 7 digits to
 # cancellation
 _CANCELLED = 1e-3
@@ -277,22 +280,32 @@ def nearest_distances(
         >>> nearest_distances(torch.zeros(1, 2), torch.tensor([[3.0, 4.0], [0.0, 1.0]]), 2)
         tensor([[1., 5.]], dtype=torch.float64)
     """
-    # distances do not change under a shift of both sides, but data far from the origin keep their
-    # float32 digits; the mean of one block is near enough
-    shift = queries[:BLOCK_ROWS].double().mean(0).to(queries.dtype)
+    shift = _useful_shift(queries)
     if queries.is_cuda:
         # all queries with one block of points after the other: each is copied once
-        return _nearest_of_block(queries - shift, points, n_nearest, shift).double().sqrt()
-    nearest = []
-    for start in range(0, len(queries), BLOCK_ROWS):
-        block = queries[start : start + BLOCK_ROWS] - shift
-        nearest.append(_nearest_of_block(block, points, n_nearest, shift))
+        return _nearest_of_block(queries, points, n_nearest, shift).double().sqrt()
+    blocks = torch.split(queries, BLOCK_ROWS)
+    nearest = [_nearest_of_block(block, points, n_nearest, shift) for block in blocks]
     return torch.cat(nearest).double().sqrt()
 
 
+def _useful_shift(queries: torch.Tensor) -> torch.Tensor | None:
+    """Return what to subtract from both sides; None where that would gain less than a bit."""
+    # distances do not change under a shift of both sides, but data far from the origin keep their
+    # float32 digits; the mean of one block is near enough
+    some = queries[:BLOCK_ROWS].double()
+    shift = some.mean(0)
+    # on a GPU, the host would wait for it
+    if not shift.is_cuda and 2 * shift.square().sum() <= some.square().sum(1).mean():
+        return None
+    return shift.to(queries.dtype)
+
+
 def _nearest_of_block(
-    block: torch.Tensor, points: torch.Tensor, n_nearest: int, shift: torch.Tensor
+    block: torch.Tensor, points: torch.Tensor, n_nearest: int, shift: torch.Tensor | None
 ) -> torch.Tensor:
+    block = block if shift is None else block - shift
+    norms = block.square().sum(1)
     best = block.new_empty(len(block), 0)
     # each merge costs n_nearest + step, so steps of at least n_nearest keep the total linear in N;
     # from 64 n_nearest on, torch.topk keeps a heap instead of partitioning all of a row
@@ -300,12 +313,45 @@ def _nearest_of_block(
     n_bytes = block.element_size() * (3 * block.shape[1] + 5 * len(block))
     step = max(block_rows(block, on_cpu, n_bytes), n_nearest)
     for chunk in row_blocks(points, step, block, shift):
-        best = torch.cat((best, sq_distances(block, chunk, refine=True)), 1)
-        if n_nearest == 1:  # a selection of one is slower than a minimum
-            best = best.amin(1, keepdim=True)
-            continue
-        best = best.topk(min(n_nearest, best.shape[1]), dim=1, largest=False, sorted=False).values
+        nearest = _smallest_sq_distances(block, chunk, n_nearest, norms)
+        best = _smallest(torch.cat((best, nearest), 1), n_nearest) if best.numel() else nearest
     return best.sort(dim=1).values
+
+
+def _smallest_sq_distances(
+    left: torch.Tensor, right: torch.Tensor, n: int, left_norms: torch.Tensor
+) -> torch.Tensor:
+    """Return the n smallest squared distances of each row, as of `sq_distances(refine=True)`."""
+    if left.is_cuda:
+        return _smallest(sq_distances(left, right, refine=True), n)
+    # ‖x‖² is the same for all of a row, so it is added to the smallest only
+    # without a copy of the rows for their squares
+    right_norms = torch.linalg.vector_norm(right, dim=1).square()
+    smallest = _smallest(scaled_products(left, right, -2, right_norms), n)
+    smallest.add_(left_norms.unsqueeze(1)).clamp_min_(0)
+    # only rows with a near pair lose digits
+    bounds = _CANCELLED * (left_norms + right_norms.amax())
+    near = (smallest.amin(1) < bounds).nonzero().flatten()
+    if len(near):
+        exact = sq_distances(left[near], right, refine=True, right_norms=right_norms)
+        smallest[near] = _smallest(exact, n)
+    return smallest
+
+
+def _smallest(values: torch.Tensor, n: int) -> torch.Tensor:
+    """Return the n smallest values of each row, in any order; all if there are fewer."""
+    if n == 1:  # a selection of one is slower than a minimum
+        return values.amin(1, keepdim=True)
+    n_groups = values.shape[1] // _GROUP
+    if values.shape[1] % _GROUP or n_groups < 4 * n or values.is_cuda:
+        return values.topk(min(n, values.shape[1]), dim=1, largest=False, sorted=False).values
+    # the n smallest values are in the n groups with the smallest minima; NumPy partitions short
+    # rows several times as fast as PyTorch
+    groups = values.detach().view(len(values), _GROUP, n_groups)
+    chosen = np.argpartition(groups.amin(1).numpy(), n - 1, axis=1)[:, :n]
+    places = torch.from_numpy(chosen).unsqueeze(1).expand(-1, _GROUP, -1)
+    few = groups.gather(2, places).flatten(1).numpy()
+    return torch.from_numpy(np.partition(few, n - 1, axis=1)[:, :n])
 
 
 def median_sq_distance(points: torch.Tensor) -> float:

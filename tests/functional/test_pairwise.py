@@ -96,3 +96,19 @@ def test_reads_memory_maps(tmp_path):
     assert torch.equal(
         nearest_distances(queries, mapped, 3), nearest_distances(queries, sample(3000, 4), 3)
     )
+
+
+@pytest.mark.parametrize("offset", [0.0, 3.0, 1e3])
+@pytest.mark.parametrize(("n_points", "n_nearest"), [(50, 1), (50, 7), (2100, 1), (4096, 20)])
+def test_nearest_distances_are_those_of_float64(offset, n_points, n_nearest):
+    generator = torch.Generator().manual_seed(0)
+    queries = torch.randn(60, 8, generator=generator) + offset
+    points = torch.randn(n_points, 8, generator=generator) + offset
+    points[::7] = queries[: len(points[::7])].repeat(10, 1)[: len(points[::7])]  # copies
+    exact = torch.cdist(
+        queries.double(), points.double(), compute_mode="donot_use_mm_for_euclid_dist"
+    )
+    exact = exact.sort(dim=1).values[:, :n_nearest]
+    distances = nearest_distances(queries, points, n_nearest)
+    torch.testing.assert_close(distances, exact, atol=1e-5, rtol=1e-4)
+    assert bool((distances[exact == 0] == 0).all())
