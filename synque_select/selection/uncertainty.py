@@ -197,7 +197,7 @@ _MOST_PRODUCTS = 2 * 10**11
 _LEAST_UNITS = 128
 # candidates times resamples of the comparison: beyond it, there are fewer resamples, down to the
 # least number, of which the bound is the seventh largest
-_MOST_RESAMPLED = 2**19
+_MOST_RESAMPLED = 2**18
 _LEAST_RESAMPLES = 250
 # share of the permitted error that the bound of a comparison is set to; see `separation`
 _SPENT = 0.5
@@ -313,12 +313,12 @@ def separation(
     d / SE(d), so that each counts in units of its own error. A pair is distinguished if |t_ab| is
     above a quantile, over bootstrap resamples, of the largest |mean*(d) − mean(d)| / SE*(d) of all
     pairs, with SE* the error computed from the resample. Judges are a second sample: they are
-    redrawn independently, and their variance adds to SE. With very many candidates, the units of a
-    sample are the means of random groups of it, at least 128: the time would otherwise grow with
-    the cube of the number of candidates, each of which is a judge. Of more than 2^19 / n_resamples
-    candidates (262 for 2,000), only 2^19 / K resamples are drawn, at least 250, so that the time
-    grows with K and not with its square up to 2,097 candidates; the bound is then as valid, and
-    less exact.
+    redrawn independently, and their variance adds to SE. Of more than 128 judges, and of a real
+    sample with very many candidates, the units are the means of random groups, at least 128: each
+    candidate is a judge, and the time would otherwise grow with the cube of their number. Of more
+    than 2^18 / n_resamples candidates (131 for 2,000), only 2^18 / K resamples are drawn, at least
+    250, so that the products of resamples grow with K and not with its square up to 1,048
+    candidates; the bound is then as valid, and less exact.
 
     The quantile is that of 1 − (1 − level) / 2, so that the comparison is stricter than it says.
     The bootstrap is exact for large n only: at a `level` of 0.95, the quantile of 0.95 itself was
@@ -342,7 +342,9 @@ def separation(
     if n_candidates < 2:
         raise ConfigError("comparing candidates takes at least 2 of them")
     most = max(_LEAST_UNITS, _MOST_PRODUCTS // (n_resamples * n_candidates**2))
-    samples = [_at_most(most, sample, seed) for sample in _samples(parts, groups)]
+    real, *judges = _samples(parts, groups)
+    # candidates are each other's judges: their number grows with that of the pairs
+    samples = [_at_most(most, real, seed), *(_at_most(_LEAST_UNITS, j, seed) for j in judges)]
     pairs = _Pairs(samples, [part.own_variance for part in parts])
     n_drawn = min(n_resamples, max(_LEAST_RESAMPLES, _MOST_RESAMPLED // n_candidates))
     weights = [
@@ -354,8 +356,8 @@ def separation(
     largest = _LargestRatio(weights)
     statistic = torch.zeros(n_candidates, n_candidates, dtype=torch.float64)
     for a, others in pairs.blocks():
-        sums, own = pairs.standardized(slice(a, a + 1), others)
-        statistic[a, others] = _statistic(sums, own)
+        sums, mean, own = pairs.standardized(slice(a, a + 1), others)
+        statistic[a, others] = _statistic(sums, mean, own)
         largest.update(sums, a, others)
     critical = _bound(largest.exact(pairs), (1 - level) * _SPENT)
     better = statistic < -critical
@@ -387,14 +389,18 @@ class _Pairs:
 
     def standardized(
         self, a: torch.Tensor | slice, b: torch.Tensor | slice
-    ) -> tuple[list[torch.Tensor], torch.Tensor]:
-        """Return for each sample (n, pairs) of what its units add, and the rest of the variance.
+    ) -> tuple[list[torch.Tensor], torch.Tensor, torch.Tensor]:
+        """Return what units add, the means of it over samples, and the rest of the variance.
 
         Args:
             a: Candidates, (pairs,) or one.
             b: The others, (pairs,).
+
+        Returns:
+            For each sample (n, pairs), minus its mean over the n units; then twice (pairs,).
         """
         own_of_sum = torch.zeros_like(self._own[0][b])
+        mean_of_sum = torch.zeros_like(own_of_sum)
         sums = [own_of_sum.new_zeros(len(sample[0]), len(own_of_sum)) for sample in self.samples]
         for i, variance in enumerate(self._own):
             differences = [
@@ -402,34 +408,33 @@ class _Pairs:
                 for sample, least in zip(self.samples, self._least, strict=True)
             ]
             from_own = variance[a] + variance[b]
-            errors = [_variance(each) / (len(each) - 1) for each in differences]
+            means = [each.mean(dim=0) for each in differences]
+            for each, mean in zip(differences, means, strict=True):
+                each -= mean
+            errors = [_mean_square(each) / (len(each) - 1) for each in differences]
             scale = 1 / (torch.stack(errors).sum(dim=0) + from_own).sqrt()
             # a difference that is the same for every real example has no error to be divided by
             scale.nan_to_num_(posinf=0.0)
             for summed, each in zip(sums, differences, strict=True):
-                summed += each.mul_(scale)
+                summed.addcmul_(each, scale)
+            mean_of_sum += torch.stack(means).sum(dim=0) * scale
             own_of_sum += from_own * scale**2
-        return sums, own_of_sum
+        return sums, mean_of_sum, own_of_sum
 
 
 def _difference(
     values: torch.Tensor, a: torch.Tensor | slice, b: torch.Tensor | slice, least: float
 ) -> torch.Tensor:
-    difference = values[:, a] - values[:, b]
-    return difference.masked_fill_(difference.abs() <= least, 0.0)
+    return torch.nn.functional.hardshrink(values[:, a] - values[:, b], least)
 
 
-def _statistic(sums: Sequence[torch.Tensor], own: torch.Tensor) -> torch.Tensor:
-    mean, variance = torch.zeros_like(own), own.clone()
-    for summed in sums:
-        mean += summed.mean(dim=0)
-        variance += _variance(summed) / (len(summed) - 1)
-    return _ratio(mean, variance)
+def _statistic(sums: Sequence[torch.Tensor], mean: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
+    errors = [_mean_square(summed) / (len(summed) - 1) for summed in sums]
+    return _ratio(mean, own + torch.stack(errors).sum(dim=0))
 
 
-def _variance(values: torch.Tensor) -> torch.Tensor:
-    """Return the variance of each column, divided by n; three times as fast as `var`."""
-    return (values - values.mean(dim=0)).square_().mean(dim=0)
+def _mean_square(values: torch.Tensor) -> torch.Tensor:
+    return values.square().mean(dim=0)
 
 
 class _LargestRatio:
@@ -452,7 +457,7 @@ class _LargestRatio:
 
     def update(self, sums: Sequence[torch.Tensor], a: int, others: slice) -> None:
         """Take in a block of pairs."""
-        shift, redrawn = _redrawn([summed - summed.mean(dim=0) for summed in sums], self._means)
+        shift, redrawn = _redrawn([summed.float() for summed in sums], self._means)
         # squares have the same order as what they are squares of; 0 over 0, of copies, is 0
         ratio = shift.square_().div_(redrawn.clamp_(min=torch.finfo(torch.float32).tiny))
         largest = ratio.amax(dim=1)
@@ -464,13 +469,13 @@ class _LargestRatio:
     def _means(self, place: int, values: torch.Tensor) -> torch.Tensor:
         drawn = self._narrow[place // 2]
         out = self._space[place, : len(drawn) * values.shape[1]].view(len(drawn), -1)
-        return torch.mm(drawn, values.float(), out=out)
+        return torch.mm(drawn, values, out=out)
 
     def exact(self, pairs: _Pairs) -> torch.Tensor:
         """Return the ratios, (B,) float64."""
-        sums, _ = pairs.standardized(*self._pairs)
+        sums, _, _ = pairs.standardized(*self._pairs)
         shift, redrawn = _redrawn(
-            [summed - summed.mean(dim=0) for summed in sums],
+            sums,
             # each resample with its own pair
             lambda place, values: (self._weights[place // 2].T * values).sum(dim=0),
         )
@@ -493,7 +498,7 @@ def _redrawn(
         moved, again = mean(2 * i, values), mean(2 * i + 1, square)
         # if only a few real examples distinguish a pair, many resamples have none of them and an
         # error of 0: one such pair would raise the bound of all pairs to infinity
-        least = (_LEAST_VARIANCE * square.mean(dim=0)).to(again.dtype)
+        least = _LEAST_VARIANCE * square.mean(dim=0)
         again.addcmul_(moved, moved, value=-1)
         errors.append(torch.maximum(again, least, out=again).div_(len(values) - 1))
         shifts.append(moved)

@@ -13,8 +13,8 @@ from tests.benchmarks.growth import exponent, stages
 AT_MOST = 1.5
 # what takes less is mostly constant, and its exponent is noise
 LEAST_S = 0.1
-# compares all pairs of candidates, or of the examples of each up to `max_examples`
-SQUARE = {"more": {"ranking by transfer"}, "examples": {"proxy mdm"}}
+# compares all pairs of the examples of each up to `max_examples`
+SQUARE = {"examples": {"proxy mdm"}}
 # beyond these, work is bounded by design: lowered, so that all sizes are beyond them as those of a
 # thousand candidates are
 LIMITS = {

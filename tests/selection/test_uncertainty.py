@@ -134,6 +134,29 @@ class TestSeparation:
         assert set(n_drawn[3:]) == {300}
         assert sum(bool(part.apart.any()) for part in equal) <= stats.binom.ppf(0.999, 200, 0.025)
 
+    def test_of_more_than_128_judges_groups_are_redrawn_and_the_error_holds(
+        self, monkeypatch: pytest.MonkeyPatch
+    ):
+        sizes: list[int] = []
+        drawn = uncertainty.multinomial_weights
+        monkeypatch.setattr(
+            uncertainty, "multinomial_weights", lambda n, *a: sizes.append(n) or drawn(n, *a)
+        )
+        own = torch.zeros(6, dtype=torch.float64)
+
+        def judged(i: int, shift: float = 0.0) -> Separation:
+            judges = 2 * normal(300, 6, seed=1000 + i)
+            judges -= judges.mean(dim=0)
+            # what the judges add to the scores is as random as they are
+            drawn_mean = 2 * normal(300, 6, seed=5000 + i).mean(dim=0)
+            moved = torch.arange(6) * shift + drawn_mean
+            return separation([Influences(normal(40, 6, seed=i) + moved, own, judges)], seed=i)
+
+        equal = [judged(i) for i in range(100)]
+        assert sizes == [40, 128] * 100
+        assert sum(bool(part.apart.any()) for part in equal) <= stats.binom.ppf(0.999, 100, 0.025)
+        assert bool(judged(0, shift=5.0).better[0, -1])  # lower is better
+
     def test_grouped_units_have_the_mean_and_the_error_of_all(self):
         sample = [normal(5000, 4), normal(5000, 4, seed=1) + 2]
         grouped = uncertainty._at_most(200, sample, seed=0)
