@@ -116,7 +116,7 @@ def cross_fit(
 
 
 def _logits(features: torch.Tensor, coefficients: torch.Tensor) -> torch.Tensor:
-    return coefficients[..., :-1] @ features.mT + coefficients[..., -1:]
+    return (features @ coefficients[..., :-1].mT).mT.contiguous() + coefficients[..., -1:]
 
 
 def _training_weights(is_real: torch.Tensor, folds: torch.Tensor, n_folds: int) -> torch.Tensor:
