@@ -86,6 +86,8 @@ class Heads:
         Args:
             predictions: (H, ...) one per head.
         """
+        if self._has_one_each:
+            return predictions
         sizes = self._n_heads.to(predictions)
         sums = predictions.new_zeros(len(sizes), *predictions.shape[1:])
         sums = sums.index_add_(0, self.owners, predictions)
@@ -96,6 +98,13 @@ class Heads:
         """(K,) number of heads of each candidate."""
         # counted once: the host waits for a device to learn how many candidates there are
         return torch.bincount(self.owners)
+
+    @cached_property
+    def _has_one_each(self) -> bool:
+        """Whether head k is the only one of candidate k."""
+        # a copy of the predictions would be no other; on a GPU, the host would wait for the answer
+        owners = self.owners
+        return not owners.is_cuda and torch.equal(owners, torch.arange(len(owners)))
 
     def batches(self, n_rows: int) -> Iterator[Heads]:
         """Yield the heads in groups whose probabilities of n rows fit into about 64 MiB.

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.linalg import get_blas_funcs
 
 __all__ = ["Head", "fit_held_out"]
 
@@ -167,26 +168,29 @@ def _ridge(
         basis, triangle = torch.linalg.qr(z.T)
         z = triangle.T
     ones = torch.ones(len(z), 1, dtype=x.dtype)
-    extended = torch.cat((z, ones, targets), 1)
-    left = extended[:, : z.shape[1] + 1] * weights[:, None]
-    each = torch.stack(
-        [
-            a.T @ b
-            for a, b in zip(torch.split(left, sizes), torch.split(extended, sizes), strict=True)
-        ]
-    )
+    weighted = torch.cat((z, ones, targets), 1) * weights.sqrt()[:, None]
+    each = torch.stack([_lower_products(part) for part in torch.split(weighted, sizes)])
     sums = torch.cat((each.sum(0) - each, each.sum(0, keepdim=True)))
     d = z.shape[1]
     if len(each) == 1:
         sums = sums[1:]  # without the only fold, nothing is left
     total = sums[:, d, d, None, None]
-    mean, mean_target = sums[:, d, None, :d] / total, sums[:, d, None, d + 1 :] / total
-    gram = sums[:, :d, :d] - total * mean.mT @ mean
-    wanted = sums[:, :d, d + 1 :] - total * mean.mT @ mean_target
-    factor, failed = torch.linalg.cholesky_ex(gram + torch.eye(d, dtype=x.dtype))
+    mean, mean_target = sums[:, d, None, :d] / total, sums[:, d + 1 :, d, None].mT / total
+    # below the diagonal, which is all that the factorization reads
+    gram = torch.baddbmm(sums[:, :d, :d], mean.mT, -total * mean)
+    gram.diagonal(dim1=1, dim2=2).add_(1)
+    wanted = sums[:, d + 1 :, :d].mT - total * mean.mT @ mean_target
+    factor, failed = torch.linalg.cholesky_ex(gram)
     if failed.any() and x.dtype != torch.float64:  # of large features, the penalty is lost
         return _ridge(x.double(), targets.double(), weights.double(), folds[order])
     solved = torch.cholesky_solve(wanted, factor)
     intercepts = (mean_target - mean @ solved)[:, 0]
     solved = solved if basis is None else basis @ solved
     return solved, intercepts - center @ solved
+
+
+def _lower_products(rows: torch.Tensor) -> torch.Tensor:
+    """Return the inner products of the columns of (n, p) rows, (p, p); 0 above the diagonal."""
+    # half of the work of a product of two matrices
+    products = get_blas_funcs("syrk", dtype=rows.numpy().dtype)(1.0, rows.numpy().T)
+    return torch.from_numpy(products.T)

@@ -1,8 +1,9 @@
-"""Significance of all pairs, near duplicates and n-gram counts, against NumPy and scikit-learn."""
+"""Significance of all pairs, near duplicates, n-gram counts and the label check."""
 
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Iterator
 
 import numpy as np
@@ -13,13 +14,16 @@ from sklearn.feature_extraction.text import CountVectorizer, HashingVectorizer
 from synque_select.data.candidate import Candidate, RealSample
 from synque_select.data.contamination import count_overlap
 from synque_select.functional.ngram import N_BUCKETS, ngram_counts
+from synque_select.selection import heads
+from synque_select.selection.labels import check_labels
 from synque_select.selection.uncertainty import Influences, separation
-from tests.benchmarks.base import Result, compare
+from tests.benchmarks.base import Result, compare, cpu_seconds
 
 N_REAL, N_CANDIDATES, N_RESAMPLES = 200, 100, 2000
 N_TEXTS, N_WORDS = 20_000, 3_000
 PAIRS_AT_ONCE = 1024
 JACCARD = 0.8
+N_LABELED, DIM, LABELS_BUDGET_S, LABELS_REPEATS = 1000, 384, 2.0, 3
 
 
 def influences() -> torch.Tensor:
@@ -103,6 +107,61 @@ def sklearn_ngrams(lines: list[str]) -> float:
     return float(vectorizer.transform(lines).sum(0).sum())
 
 
+def labeled(
+    n_classes: int,
+) -> tuple[list[Candidate], dict[str, torch.Tensor], torch.Tensor]:
+    """Candidates of which every tenth has half of its labels at random, and 60 real embeddings.
+
+    Embeddings of unit norm are spread around the means of overlapping classes and of candidates.
+    """
+    generator = torch.Generator().manual_seed(0)
+
+    def drawn(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    def classes(n: int) -> torch.Tensor:
+        return torch.randint(n_classes, (n,), generator=generator)
+
+    means, candidates, embeddings = 0.3 * drawn(n_classes, DIM), [], {}
+    for k in range(N_CANDIDATES):
+        y = classes(N_LABELED)
+        rows = means[y] + drawn(N_LABELED, DIM) + 0.2 * drawn(DIM)
+        if k % 10 == 0:
+            y[::2] = classes(len(y[::2]))
+        name = f"c{k}"
+        embeddings[name] = torch.nn.functional.normalize(rows, dim=1)
+        records = [{"text": f"{name} {i}", "label": f"class {c}"} for i, c in enumerate(y.tolist())]
+        candidates.append(Candidate(name, records, label="label"))
+        _ = candidates[-1].labels  # reading is not timed
+    real = torch.nn.functional.normalize(means[classes(60)] + drawn(60, DIM), dim=1)
+    return candidates, embeddings, real
+
+
+def label_check(n_classes: int) -> Result:
+    """Time the label check, all heads fitted anew each time."""
+    candidates, embeddings, real = labeled(n_classes)
+    seconds, n_outliers = [], 0
+    for _ in range(LABELS_REPEATS + 1):
+        heads._KEPT.clear()
+        began = cpu_seconds()
+        checks = check_labels(candidates, embeddings, real)
+        seconds.append(cpu_seconds() - began)
+        n_outliers = sum(check.outlier for check in checks)
+    timed = seconds[1:]
+    median = statistics.median(timed)
+    return Result(
+        name=f"label check of {N_CANDIDATES} candidates x {N_LABELED:,} labeled examples, "
+        f"{n_classes} classes, embeddings of {DIM} numbers",
+        ratio=LABELS_BUDGET_S / median,
+        target=1.0,
+        rival=f"budget of {LABELS_BUDGET_S:g} s",
+        seconds=median,
+        rival_seconds=LABELS_BUDGET_S,
+        note=f"CPU seconds of {len(timed)} checks: {min(timed):.2f} to {max(timed):.2f}; outliers: "
+        f"{n_outliers}, where {len(range(0, N_CANDIDATES, 10))} have half of their labels random",
+    )
+
+
 def run() -> Iterator[Result]:
     """Yield a row for each."""
     each = influences()
@@ -142,3 +201,5 @@ def run() -> Iterator[Result]:
         rival_seconds=rival,
         note=f"n-grams: {our_ngrams(candidate):,.0f} and {sklearn_ngrams(candidate):,.0f}",
     )
+    for n_classes in (2, 5):
+        yield label_check(n_classes)

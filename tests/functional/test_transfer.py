@@ -8,6 +8,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from synque_select.functional import fit_heads, stratified_rows
+from synque_select.functional.transfer import Heads
 
 
 def _classes(codes: torch.Tensor, n_classes: int) -> torch.Tensor:
@@ -92,3 +93,11 @@ def test_each_row_is_drawn_with_the_same_probability() -> None:
         drawn[stratified_rows(_classes(codes, 2), 5, seed=seed)] += 1
     # standard error of a share of 0.25 over 4,000 draws: 0.007
     assert np.abs(drawn / 4000 - 0.25).max() < 0.03
+
+
+@pytest.mark.parametrize("owners", [[0, 1, 2], [0, 0, 1], [0, 1, 1]])
+def test_by_candidate_is_the_mean_of_each_candidates_heads(owners: list[int]):
+    heads = Heads(torch.zeros(3, 2, 4), torch.ones(3, 2, dtype=torch.bool), torch.tensor(owners))
+    values = torch.randn(3, 5, 2, generator=torch.Generator().manual_seed(0))
+    expected = [values[torch.tensor(owners) == k].mean(0) for k in range(max(owners) + 1)]
+    torch.testing.assert_close(heads.by_candidate(values), torch.stack(expected))

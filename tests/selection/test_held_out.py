@@ -66,6 +66,14 @@ def test_both_ways_give_the_same():
         torch.testing.assert_close(one.float(), other, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_products_of_columns_are_those_below_the_diagonal(dtype: torch.dtype):
+    rows = torch.randn(50, 7, generator=torch.Generator().manual_seed(0), dtype=dtype)
+    products = held_out._lower_products(rows)
+    torch.testing.assert_close(products, (rows.T @ rows).tril())
+    assert products.dtype == dtype
+
+
 def test_a_class_with_one_example_has_a_classifier_and_no_held_out_predictions():
     x, y = data(30, 50)
     y[0] = "d"
