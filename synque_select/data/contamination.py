@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from array import array
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -345,7 +346,10 @@ def _found(candidate: Examples, index: _Index) -> tuple[NDArray[np.int64], NDArr
             f"{candidate.where} holds {candidate.modality}s, but {index.other.where} holds "
             f"{index.other.modality}s; both must be of the same modality"
         )
-    exact = np.array([index.exact.get(row.tobytes(), -1) for row in candidate.digests])
+    exact = np.full(len(candidate), -1)
+    numbers = content_numbers(candidate.digests)
+    for position in np.flatnonzero(np.isin(numbers, content_numbers(index.other.digests))):
+        exact[position] = index.exact.get(candidate.digests[position].tobytes(), -1)
     return exact, _near_positions(candidate, index.near, exact < 0)
 
 
@@ -438,33 +442,31 @@ class _Twins:
 
     def __init__(self, texts: Sequence[View], groups: NDArray[np.int64]) -> None:
         self._sets = [_words(str(text)) for text in texts]
+        self._real = _WordNumbers.of(self._sets)
         self._is_one_group = groups[:, None] == groups[None, :]
-        self._counts = Counter(word for words in self._sets for word in words)
-        self._column = {word: place for place, word in enumerate(self._counts)}
+        self._known = np.unique(self._real.words)
 
     def find(self, views: Views) -> NDArray[np.bool_]:
         """Return for each real text whether it has a twin, (n,)."""
-        texts = [
-            _words(str(view))
+        blocks = [
+            _WordNumbers.of(_words(str(view)) for view in views[start : start + _BLOCK])
             for start in range(0, len(views), _BLOCK)
-            for view in views[start : start + _BLOCK]
         ]
-        counts = self._counts + Counter(word for words in texts for word in words)
-        n_texts = len(texts) + len(self._sets)
-        weights = {word: math.log((n_texts + 1) / (n + 1)) for word, n in counts.items()}
+        weights = _WordWeights([self._real, *blocks])
         positions = np.arange(len(self._sets))
         nearest, twins = np.zeros(len(positions)), np.zeros(len(positions), dtype=np.int64)
-        for start in range(0, len(texts), _BLOCK):
-            block = self._similarity(texts[start : start + _BLOCK], weights)
-            at = block.argmax(axis=0)
-            twins = np.where(block[at, positions] > nearest, start + at, twins)
-            nearest = np.maximum(nearest, block[at, positions])
+        for number, block in enumerate(blocks):
+            similar = self._similarity(block, weights)
+            at = similar.argmax(axis=0)
+            twins = np.where(similar[at, positions] > nearest, number * _BLOCK + at, twins)
+            nearest = np.maximum(nearest, similar[at, positions])
+        texts = [_words(str(views[int(twin)])) for twin in twins]
         # where texts have few words to choose from, a text near a real one is near others as well
         others = np.maximum(
-            self._nearest_other(self._sets, weights),
-            self._nearest_other([texts[twin] for twin in twins], weights),
+            self._nearest_other(self._real, weights),
+            self._nearest_other(_WordNumbers.of(texts), weights),
         )
-        n_common = [len(a & texts[b]) for a, b in zip(self._sets, twins, strict=True)]
+        n_common = [len(a & b) for a, b in zip(self._sets, texts, strict=True)]
         has_twin: NDArray[np.bool_] = (
             (1 - nearest < _TWIN_DISTANCE * (1 - others))
             & (nearest >= _TWIN_SIMILARITY)
@@ -472,34 +474,73 @@ class _Twins:
         )
         return has_twin
 
-    def _nearest_other(
-        self, sets: Sequence[frozenset[str]], weights: Mapping[str, float]
-    ) -> NDArray[np.float64]:
+    def _nearest_other(self, texts: _WordNumbers, weights: _WordWeights) -> NDArray[np.float64]:
         """Return the similarity of each text to the nearest real one of another group, (n,)."""
-        similar = self._similarity(sets, weights)
+        similar = self._similarity(texts, weights)
         similar[self._is_one_group] = 0
         nearest: NDArray[np.float64] = similar.max(axis=1)
         return nearest
 
-    def _similarity(
-        self, sets: Sequence[frozenset[str]], weights: Mapping[str, float]
-    ) -> NDArray[np.float64]:
+    def _similarity(self, texts: _WordNumbers, weights: _WordWeights) -> NDArray[np.float64]:
         """Return the weighted Jaccard index of each text with each real one, (N, n)."""
-        scale = np.array([weights[word] for word in self._column])
-        weighted = self._matrix(self._sets) * scale
-        common = (self._matrix(sets) @ weighted.T).toarray()
-        total = np.array([sum(weights[word] for word in words) for words in sets])
+        weighted = self._real.matrix(self._known) * weights.of(self._known)
+        common = (texts.matrix(self._known) @ weighted.T).toarray()
+        # every text has a word
+        total = np.add.reduceat(weights.of(texts.words), texts.ends[:-1])
         union = total[:, None] + weighted.sum(axis=1)[None, :] - common
         result: NDArray[np.float64] = common / np.where(union > 0, union, 1)
         return result
 
-    def _matrix(self, sets: Sequence[frozenset[str]]) -> csr_array:
-        """Return which words of the real texts each text contains, (N, V) of 0 and 1."""
-        known = [[self._column[word] for word in words if word in self._column] for words in sets]
-        columns = np.array([place for row in known for place in row], dtype=np.int64)
-        ends = np.cumsum([0, *map(len, known)])
-        shape = (len(sets), len(self._column))
-        return csr_array((np.ones(len(columns)), columns, ends), shape=shape)
+
+@dataclass(frozen=True, eq=False)
+class _WordNumbers:
+    """The distinct words of N texts as numbers: the sets of a million texts take gigabytes.
+
+    Among a million words, two share a number with a probability of 3e-8.
+
+    Args:
+        words: The numbers, those of the first text first, int64.
+        ends: (N + 1,) int64, 0 and where each text ends.
+    """
+
+    words: NDArray[np.int64]
+    ends: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, texts: Iterable[frozenset[str]]) -> _WordNumbers:
+        words, ends = array("q"), array("q", [0])
+        for text in texts:
+            words.extend(map(hash, text))
+            ends.append(len(words))
+        return cls(np.array(words, dtype=np.int64), np.array(ends, dtype=np.int64))
+
+    def matrix(self, known: NDArray[np.int64]) -> csr_array:
+        """Return which of the known words, which are sorted, each text contains, (N, V)."""
+        columns = np.searchsorted(known, self.words).clip(max=len(known) - 1)
+        is_known = known[columns] == self.words
+        ends = np.concatenate([[0], np.cumsum(is_known)])[self.ends]
+        values = np.ones(int(ends[-1]))
+        shape = (len(self.ends) - 1, len(known))
+        return csr_array((values, columns[is_known], ends), shape=shape)
+
+
+class _WordWeights:
+    """The weight of each word of some texts: the rarer, the more."""
+
+    def __init__(self, parts: Sequence[_WordNumbers]) -> None:
+        words = np.concatenate([part.words for part in parts])
+        words.sort()
+        first = np.flatnonzero(np.concatenate([[True], words[1:] != words[:-1]]))
+        n_texts = sum(len(part.ends) - 1 for part in parts)
+        self._words = words[first]
+        self._counts = np.diff(first, append=len(words)).astype(np.int32)
+        self._n_texts = n_texts
+
+    def of(self, words: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return the weight of each word, all of which are in the texts."""
+        counts = self._counts[np.searchsorted(self._words, words)]
+        weights: NDArray[np.float64] = np.log((self._n_texts + 1) / (counts + 1))
+        return weights
 
 
 def _jaccard(a: frozenset[str], b: frozenset[str]) -> float:

@@ -17,6 +17,8 @@ __all__ = ["content_key", "content_numbers", "copy_groups", "n_distinct", "sampl
 
 _MOSTLY_REPEATED = 0.5
 _MOSTLY_SHARED = 0.5
+_MOST_KNOWN = 8
+_known_groups: dict[bytes, NDArray[np.int64]] = {}
 
 
 def content_numbers(digests: NDArray[np.uint8]) -> NDArray[np.uint64]:
@@ -65,7 +67,17 @@ def copy_groups(digests: Sequence[NDArray[np.uint8]]) -> NDArray[np.int64]:
         >>> copy_groups([part.digests for part in sets]).tolist()
         [0, 1, 0]
     """
-    views = [np.unique(content_numbers(part)) for part in digests]
+    # several stages of a ranking ask for the groups of the same datasets
+    key = b"".join(hashlib.sha256(np.ascontiguousarray(part)).digest() for part in digests)
+    if key not in _known_groups:
+        if len(_known_groups) >= _MOST_KNOWN:
+            _known_groups.clear()
+        _known_groups[key] = _copy_groups(digests)
+    return _known_groups[key].copy()
+
+
+def _copy_groups(digests: Sequence[NDArray[np.uint8]]) -> NDArray[np.int64]:
+    views = [_distinct(part) for part in digests]
     # of datasets with the same views, one is compared with the others
     known: dict[bytes, int] = {}
     of = np.array([known.setdefault(part.tobytes(), len(known)) for part in views])
@@ -94,7 +106,14 @@ def n_distinct(digests: NDArray[np.uint8]) -> int:
         >>> n_distinct(Examples("a", ["Yes.", "No.", "Yes."]).digests)
         2
     """
-    return len(np.unique(content_numbers(digests)))
+    return len(_distinct(digests))
+
+
+def _distinct(digests: NDArray[np.uint8]) -> NDArray[np.uint64]:
+    """Return the sorted distinct content numbers."""
+    # `np.unique` hashes: of a million numbers, sorting takes a tenth of the time
+    numbers = np.sort(content_numbers(digests))
+    return numbers[np.concatenate([[True], numbers[1:] != numbers[:-1]])]
 
 
 def sample_messages(candidates: Sequence[Examples]) -> tuple[str, ...]:

@@ -288,8 +288,10 @@ class Examples:
         vars(self)["_read_digests"] = read
 
     def _hash_views(self) -> NDArray[np.uint8]:
-        joined = b"".join(map(digest, self.views))
-        return np.frombuffer(joined, dtype=np.uint8).reshape(-1, 32)
+        hashes = bytearray()  # a list of a million hashes would take twice as much
+        for one in map(digest, self.views):
+            hashes += one
+        return np.frombuffer(bytes(hashes), dtype=np.uint8).reshape(-1, 32)
 
     @cached_property
     def sha256(self) -> str:

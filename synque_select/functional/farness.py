@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from synque_select.functional.coverage import order_weights
-from synque_select.functional.pairwise import nearest_distances, sq_distances
+from synque_select.functional.pairwise import count_nearer, sq_distances
 
 __all__ = ["nearest_is_synthetic"]
 
@@ -44,12 +44,11 @@ def nearest_is_synthetic(real: torch.Tensor, synthetic: torch.Tensor) -> torch.T
     # the chance that none of the j nearest is drawn, for j = 0, 1, …
     drawn = order_weights(len(synthetic), m).to(real.device)
     missed = torch.cat((drawn.new_ones(1), (1 - drawn.cumsum(0)).clamp_min(0)))
-    made = nearest_distances(real, synthetic, len(drawn)).contiguous()
     distances = sq_distances(real, real).double().clamp(min=0).sqrt()
     weights = order_weights(n_others, m).to(real.device)
     nearest = distances.fill_diagonal_(torch.inf).sort(dim=1).values[:, : len(weights)].contiguous()
     closer, ties = (
-        torch.searchsorted(made, nearest.to(made), right=right) for right in (False, True)
+        counts.clamp(max=len(drawn)) for counts in count_nearer(real, synthetic, nearest)
     )
     # a tie of a real and a synthetic example counts half
     chance = 1 - (missed[closer] + missed[ties]) / 2

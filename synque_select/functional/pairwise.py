@@ -16,6 +16,7 @@ __all__ = [
     "BLOCK_ROWS",
     "SAFE_FLOAT32",
     "block_rows",
+    "count_nearer",
     "largest_entries",
     "largest_entry",
     "median_l1_distance",
@@ -352,6 +353,41 @@ def _smallest(values: torch.Tensor, n: int) -> torch.Tensor:
     places = torch.from_numpy(chosen).unsqueeze(1).expand(-1, _GROUP, -1)
     few = groups.gather(2, places).flatten(1).numpy()
     return torch.from_numpy(np.partition(few, n - 1, axis=1)[:, :n])
+
+
+def count_nearer(
+    queries: torch.Tensor, points: torch.Tensor, limits: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Count the points that are nearer to each query than each limit, and those at most as far.
+
+    Memory does not grow with the number of points.
+
+    Args:
+        queries: (n, d) float32 or float64; the computation runs on its device.
+        points: (N, d), any float dtype, any device; read in blocks.
+        limits: (n, J) float64 Euclidean distances, ascending for each query.
+
+    Returns:
+        Two tensors (n, J) int64.
+
+    Example:
+        >>> points = torch.tensor([[3.0, 4.0], [0.0, 1.0]])
+        >>> count_nearer(torch.zeros(1, 2), points, torch.tensor([[1.0, 6.0]]).double())
+        (tensor([[0, 2]]), tensor([[1, 2]]))
+    """
+    shift = queries[:BLOCK_ROWS].double().mean(0).to(queries.dtype)
+    moved = queries - shift
+    size = len(limits), limits.shape[1] + 1
+    below, at_most = (limits.new_zeros(size, dtype=torch.int64) for _ in range(2))
+    n_bytes = moved.element_size() * (3 * moved.shape[1] + 10 * len(moved))
+    step = block_rows(moved, BLOCK_ROWS, n_bytes)
+    for chunk in row_blocks(points, step, moved, shift):
+        distances = sq_distances(moved, chunk, refine=True).double().sqrt()
+        for counts, right in ((below, True), (at_most, False)):
+            # a distance is below the limits from its place on
+            places = torch.searchsorted(limits, distances, right=right)
+            counts.scatter_add_(1, places, torch.ones_like(places))
+    return below.cumsum(1)[:, :-1], at_most.cumsum(1)[:, :-1]
 
 
 def median_sq_distance(points: torch.Tensor) -> float:
