@@ -68,7 +68,7 @@ def copy_groups(digests: Sequence[NDArray[np.uint8]]) -> NDArray[np.int64]:
         [0, 1, 0]
     """
     # several stages of a ranking ask for the groups of the same datasets
-    key = b"".join(hashlib.sha256(np.ascontiguousarray(part)).digest() for part in digests)
+    key = b"".join(hashlib.sha256(np.ascontiguousarray(part).data).digest() for part in digests)
     if key not in _known_groups:
         if len(_known_groups) >= _MOST_KNOWN:
             _known_groups.clear()
@@ -113,7 +113,8 @@ def _distinct(digests: NDArray[np.uint8]) -> NDArray[np.uint64]:
     """Return the sorted distinct content numbers."""
     # `np.unique` hashes: of a million numbers, sorting takes a tenth of the time
     numbers = np.sort(content_numbers(digests))
-    return numbers[np.concatenate([[True], numbers[1:] != numbers[:-1]])]
+    distinct: NDArray[np.uint64] = numbers[np.concatenate([[True], numbers[1:] != numbers[:-1]])]
+    return distinct
 
 
 def sample_messages(candidates: Sequence[Examples]) -> tuple[str, ...]:

@@ -253,11 +253,9 @@ class _Run:
     def merged(self, other: _Run, dead: NDArray[np.bool_]) -> _Run:
         keys = np.concatenate([self.keys, other.keys])
         shard = np.concatenate([self.shard, other.shard])
-        row = np.concatenate([self.row, other.row])
-        alive = ~dead[shard]
-        keys, shard, row = keys[alive], shard[alive], row[alive]
         order = np.argsort(keys, kind="stable")
-        return _Run(keys[order], shard[order], row[order])
+        order = order[~dead[shard[order]]]
+        return _Run(keys[order], shard[order], np.concatenate([self.row, other.row])[order])
 
 
 def sorted_keys(digests: NDArray[np.uint8]) -> NDArray[np.uint64]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ import pytest
 from synque_select.training.mixture_loader import MixtureDataset
 from synque_select.types import Mixture
 from tests.training.serving import candidates
+from tests.warm_processes import run_warm
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "tests" / "training" / "scripts" / "serve_ddp.py"
@@ -25,13 +24,9 @@ def launch(folder: Path, strategy: str, **options: Any) -> list[dict[str, Any]]:
     """Run the script and return what each rank saw."""
     folder.mkdir(exist_ok=True)
     arguments = [f"{name}={value}" for name, value in options.items()]
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT), str(folder), strategy, *arguments],
-        capture_output=True,
-        text=True,
-        timeout=300,
+    done = run_warm(
+        [SCRIPT, folder, strategy, *arguments],
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(2)]
@@ -77,11 +72,11 @@ def test_a_resumed_run_goes_on_at_the_exact_position(
     whole: tuple[Path, list[dict[str, Any]]], tmp_path: Path
 ):
     folder, ranks = whole
-    resumed = launch(tmp_path, "ddp", ckpt=folder / "step=15.ckpt")
+    resumed = launch(tmp_path, "ddp", forked=1, ckpt=folder / "step=15.ckpt")
     for rank in range(2):
         assert resumed[rank]["batches"] == ranks[rank]["batches"][15:]
 
 
 def test_overfit_batches_serves_the_mixture_on_every_rank(tmp_path: Path):
-    ranks = launch(tmp_path, "ddp", overfit=6, max_epochs=2)
+    ranks = launch(tmp_path, "ddp", forked=1, overfit=6, max_epochs=2)
     assert interleaved(ranks) == 2 * expected(1)[: 2 * 6 * 4]

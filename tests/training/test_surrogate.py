@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +40,7 @@ from tests.training.tiny import (
     texts,
     trainer,
 )
+from tests.warm_processes import run_warm
 
 EarlyStopping = pl.callbacks.EarlyStopping
 ModelCheckpoint = pl.callbacks.ModelCheckpoint
@@ -354,13 +353,9 @@ def test_a_plain_dataset_as_validation_is_not_marked(tmp_path):
 
 def test_every_rank_has_the_set_of_rank_zero(tmp_path):
     script = Path(__file__).parent / "scripts" / "serve_surrogate.py"
-    done = subprocess.run(
-        [sys.executable, str(script), str(tmp_path)],
-        capture_output=True,
-        text=True,
-        timeout=300,
+    done = run_warm(
+        [script, tmp_path],
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     zero, one = (json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in range(2))

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -37,6 +35,7 @@ from tests.training.tiny import (  # noqa: E402
     texts,
     texts_of,
 )
+from tests.warm_processes import run_warm  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers")
 
@@ -447,15 +446,9 @@ def test_a_study_that_is_killed_while_it_begins_or_trains_goes_on(tmp_path):
         tune(tmp_path / name, changed("same"))
     whole = tune(tmp_path / "whole", changed("removed"), n_trials=5, n_startup=1)
     for n_added, n_fits in ((0, 0), (3, 0), (1000, 0), (1000, 2)):
-        command = [
-            sys.executable,
-            "-c",
-            KILLED,
-            str(tmp_path / "killed"),
-            f"{n_added}",
-            f"{n_fits}",
-        ]
-        assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+        command = ["-c", KILLED, tmp_path / "killed", f"{n_added}", f"{n_fits}"]
+        done = run_warm(command)
+        assert done.returncode == -signal.SIGKILL, done.stderr[-3000:]
     result = tune(tmp_path / "killed", changed("removed"), n_trials=5, n_startup=1)
     assert result.study_name == whole.study_name
     assert [(p.source, p.weights, p.value) for p in result.priors] == [

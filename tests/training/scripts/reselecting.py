@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import torch
 from torchmetrics import MeanMetric
 
 from synque_select import SurrogateOptions
+from tests.forked_ranks import forked_ranks
 from tests.lightning_package import ReselectionCallback, SynqueDataModule, pl
 from tests.training.tiny import (
     LETTERS,
@@ -117,6 +119,9 @@ def main(folder: Path, devices: int) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 3 and os.environ.get("LOCAL_RANK", "0") == "0":
-        Model.kill_at = (int(sys.argv[3]), float(sys.argv[4]))
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    n_ranks = int(sys.argv[2])
+    is_launched = n_ranks > 1 and "STRATEGY" not in os.environ
+    with forked_ranks(n_ranks) if is_launched else nullcontext():
+        if len(sys.argv) > 3 and os.environ.get("LOCAL_RANK", "0") == "0":
+            Model.kill_at = (int(sys.argv[3]), float(sys.argv[4]))
+        main(Path(sys.argv[1]), n_ranks)

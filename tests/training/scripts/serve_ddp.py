@@ -1,17 +1,19 @@
 """Train on 2 processes and write what each rank saw; launched by test_datamodule_ddp.py.
 
 Usage: serve_ddp.py FOLDER STRATEGY [OPTION=VALUE …] with the options ckpt, max_epochs, workers,
-overfit, mixture, streams, change, tokens and curriculum.
+overfit, mixture, streams, change, tokens, curriculum, and forked, with which the ranks are forks.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from synque_select.training.curriculum import Curriculum
+from tests.forked_ranks import forked_ranks
 from tests.lightning_package import SynqueDataModule, pl
 from tests.training.changing import Change, length_of, number_of
 from tests.training.serving import Recorder, Rows, candidates, trainer
@@ -64,4 +66,6 @@ def main(folder: Path, strategy: str, options: dict[str, str]) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], dict(arg.split("=", 1) for arg in sys.argv[3:]))
+    given = dict(arg.split("=", 1) for arg in sys.argv[3:])
+    with forked_ranks(2) if "forked" in given else nullcontext():
+        main(Path(sys.argv[1]), sys.argv[2], given)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from synque_select import SurrogateOptions
+from tests.forked_ranks import forked_ranks
 from tests.lightning_package import SynqueDataModule, pl
 from tests.training.tiny import LetterEncoder, TinyModel, candidates, collate, real_sample, trainer
 
@@ -39,8 +40,8 @@ class Write(pl.Callback):
 
 encoder = LetterEncoder()
 
-if __name__ == "__main__":
-    folder = Path(sys.argv[1])
+
+def main(folder: Path) -> None:
     data = SynqueDataModule(
         candidates(100),
         real_sample(),
@@ -53,3 +54,8 @@ if __name__ == "__main__":
         folder, Write(folder), devices=2, strategy="ddp", max_steps=4, val_check_interval=4
     )
     run.fit(TinyModel(), datamodule=data)
+
+
+if __name__ == "__main__":
+    with forked_ranks(2):
+        main(Path(sys.argv[1]))
