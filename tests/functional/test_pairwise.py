@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from synque_select.functional.pairwise import (
+    count_nearer,
     largest_entry,
     median_l1_distance,
     nearest_distances,
@@ -112,3 +113,16 @@ def test_nearest_distances_are_those_of_float64(offset, n_points, n_nearest):
     distances = nearest_distances(queries, points, n_nearest)
     torch.testing.assert_close(distances, exact, atol=1e-5, rtol=1e-4)
     assert bool((distances[exact == 0] == 0).all())
+
+
+def test_nearer_points_are_counted_in_blocks_as_from_all_distances():
+    queries = sample(7, 3, seed=1)
+    points = torch.cat([sample(2500, 3), queries])  # each query is one of them, at distance 0
+    distances = torch.cdist(queries.double(), points.double())
+    ordered = distances.sort(dim=1).values
+    between = (ordered[:, 2:600:50] + ordered[:, 3:600:50]) / 2
+    limits = torch.cat([torch.zeros(7, 1).double(), between], 1)
+    nearer, at_most = count_nearer(queries, points, limits)
+    assert torch.equal(nearer, (distances[:, None] < limits[..., None]).sum(2))
+    assert torch.equal(at_most[:, 1:], nearer[:, 1:])
+    assert at_most[:, 0].tolist() == [1] * 7
