@@ -154,14 +154,13 @@ class Replicate:
         return self.work.keep(key, dict(measured.metrics), what)
 
 
-def table(task: BaseTask, replicates: Sequence[Replicate]) -> str:
+def table(config: str, task: BaseTask, replicates: Sequence[Replicate]) -> str:
     """Return the table of what each rule did, over the seeds."""
     measured = [replicate.curves() for replicate in replicates]
     n_seeds, all_steps = len(measured), task.max_steps * len(task.candidates)
     metric = f"test_{task.metric}"
     lines = [
-        f"`{task.name}`: {len(task.candidates)} candidates, {task.max_steps} steps, "
-        f"{n_seeds} seeds.",
+        f"`{config}`: {len(task.candidates)} candidates, {task.max_steps} steps, {n_seeds} seeds.",
         "",
         f"| what is stopped | share of all steps | best by validation found | its {metric}, minus "
         "that of the best |",
@@ -195,7 +194,7 @@ def main() -> None:
     given, overrides = parser.parse_known_args()
     task = task_of(given.config, overrides)
     work = Work(given.root / f"{given.config}.jsonl")
-    text = table(task, [Replicate(task, seed, work) for seed in range(given.seeds)])
+    text = table(given.config, task, [Replicate(task, seed, work) for seed in range(given.seeds)])
     print(text)
     if given.write:
         write_between(PAGE, f"stop early {given.config}", text)
