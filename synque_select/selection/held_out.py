@@ -157,36 +157,52 @@ def _ridge(
         folds: (n,) int64, 0 to F − 1.
 
     Returns:
-        Coefficients (F + 1, d, C) and intercepts (F + 1, C).
+        Coefficients (F + 1, d, C) and intercepts (F + 1, C); with one fold, those on all rows only.
     """
     order = folds.argsort(stable=True)  # those of a fold lie together
     x, targets, weights = x[order], targets[order], weights[order]
-    sizes = torch.bincount(folds).tolist()
     center = x.mean(0)  # sums of squares far from 0 would lose digits
     basis, z = None, x - center
     if len(x) < x.shape[1]:  # the rows span no more dimensions than there are rows
         basis, triangle = torch.linalg.qr(z.T)
         z = triangle.T
     ones = torch.ones(len(z), 1, dtype=x.dtype)
-    weighted = torch.cat((z, ones, targets), 1) * weights.sqrt()[:, None]
-    each = torch.stack([_lower_products(part) for part in torch.split(weighted, sizes)])
-    sums = torch.cat((each.sum(0) - each, each.sum(0, keepdim=True)))
-    d = z.shape[1]
-    if len(each) == 1:
-        sums = sums[1:]  # without the only fold, nothing is left
-    total = sums[:, d, d, None, None]
-    mean, mean_target = sums[:, d, None, :d] / total, sums[:, d + 1 :, d, None].mT / total
-    # below the diagonal, which is all that the factorization reads
-    gram = torch.baddbmm(sums[:, :d, :d], mean.mT, -total * mean)
-    gram.diagonal(dim1=1, dim2=2).add_(1)
-    wanted = sums[:, d + 1 :, :d].mT - total * mean.mT @ mean_target
-    factor, failed = torch.linalg.cholesky_ex(gram)
-    if failed.any() and x.dtype != torch.float64:  # of large features, the penalty is lost
+    weighted = torch.cat((z, ones, targets), 1).mul_(weights.sqrt()[:, None])
+    each = [_lower_products(part) for part in weighted.split(torch.bincount(folds).tolist())]
+    every = torch.stack(each).sum(0)
+    # without the only fold, nothing is left
+    wanted = [every - part for part in each] if len(each) > 1 else []
+    fits = [_solve(sums, z.shape[1]) for sums in (*wanted, every)]
+    solved, intercepts = (torch.stack(parts) for parts in zip(*fits, strict=True))
+    # of large features, the penalty is lost
+    if x.dtype != torch.float64 and not solved.isfinite().all():
         return _ridge(x.double(), targets.double(), weights.double(), folds[order])
-    solved = torch.cholesky_solve(wanted, factor)
-    intercepts = (mean_target - mean @ solved)[:, 0]
     solved = solved if basis is None else basis @ solved
     return solved, intercepts - center @ solved
+
+
+def _solve(sums: torch.Tensor, d: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Solve a ridge regression with a penalty of 1.
+
+    Args:
+        sums: The inner products of d features, ones and C targets, of which those below the
+            diagonal are read.
+        d: Number of features.
+
+    Returns:
+        Coefficients (d, C) and intercepts (C,); NaN if the matrix is not positive definite.
+    """
+    total = sums[d, d]
+    mean, mean_target = sums[d, :d] / total, sums[d + 1 :, d] / total
+    # one fit after another: a matrix of a few hundred columns stays in the caches
+    gram = torch.addr(sums[:d, :d], -total * mean, mean)
+    gram.diagonal().add_(1)
+    factor, failed = torch.linalg.cholesky_ex(gram)
+    wanted = sums[d + 1 :, :d].T - torch.outer(total * mean, mean_target)
+    solved = torch.cholesky_solve(wanted, factor)
+    if failed:
+        solved.fill_(torch.nan)
+    return solved, mean_target - mean @ solved
 
 
 def _lower_products(rows: torch.Tensor) -> torch.Tensor:
