@@ -168,7 +168,8 @@ def _ridge(
         z = triangle.T
     ones = torch.ones(len(z), 1, dtype=x.dtype)
     weighted = torch.cat((z, ones, targets), 1).mul_(weights.sqrt()[:, None])
-    each = [_lower_products(part) for part in weighted.split(torch.bincount(folds).tolist())]
+    sizes = torch.bincount(folds).tolist()
+    each = [_lower_products(part) for part in torch.split(weighted, sizes)]
     every = torch.stack(each).sum(0)
     # without the only fold, nothing is left
     wanted = [every - part for part in each] if len(each) > 1 else []
