@@ -431,6 +431,7 @@ def _check_type(type_: pa.DataType) -> None:
         for part in parts:
             _check_type(part.type)
     elif isinstance(type_, pa.ListType | pa.LargeListType | pa.FixedSizeListType):
+        _ = type_.value_field.name  # fails if it is not UTF-8, as `datasets` would later
         _check_type(type_.value_type)
 
 

@@ -853,3 +853,21 @@ def test_the_released_benchmark_loads(task: str):
     assert len(candidates) == n_candidates
     assert {len(candidate) for candidate in candidates} == {n_examples}
     assert all(len(list(candidate.views)) == n_examples for candidate in candidates)
+
+
+@pytest.mark.parametrize(
+    "type_",
+    [pa.list_(pa.field("name", pa.string())), pa.struct([pa.field("name", pa.string())])],
+    ids=["list", "struct"],
+)
+def test_a_nested_name_that_is_not_utf8_is_an_error_that_names_the_column(
+    type_: pa.DataType, tmp_path: Path
+):
+    """That of a list is read only when `datasets` copies the table, long after the file."""
+    path, sink = tmp_path / "s.arrow", pa.BufferOutputStream()
+    table = pa.table({"text": ["u", "v"], "tags": pa.nulls(2, type_)})
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    path.write_bytes(sink.getvalue().to_pybytes().replace(b"name", b"\xff\xfe\xfd\xfc"))
+    with pytest.raises(DataError, match="the column 'tags' has the type"):
+        load_dataset_file(path)
