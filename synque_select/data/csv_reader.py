@@ -6,7 +6,16 @@ import codecs
 import csv
 import io
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    Callable,
+    Collection,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from contextlib import closing
 from decimal import Decimal
 from functools import partial
 from itertools import chain, islice
@@ -163,25 +172,33 @@ class _CsvBlocks:
         if len(beginning) < 2:
             return
         stream = partial(_parts, path, self._delimiter, header, beginning[1][0] - 1)
-        kinds = _Kinds(header, self._as_text)
-        parts, first, given = stream(), list[_Part](), self._kinds
-        if given is None:
-            for part in islice(parts, 2):
-                kinds.add(part)
-                first.append(part)
-            given = kinds.kinds()
-            if first[-1].texts is None:  # the last part, whose rows are used up
-                self._kinds, first, parts = given, [], stream()
-        for part in first:
-            yield _block(part, header, given)
+        if self._kinds is None:
+            with closing(stream()) as parts:
+                yield from self._with_kinds_of_beginning(parts, header)
+        if self._kinds is not None:
+            with closing(stream()) as parts:
+                yield from (_block(part, header, self._kinds) for part in parts)
+
+    def _with_kinds_of_beginning(
+        self, parts: Iterator[_Part], header: Sequence[str]
+    ) -> Iterator[Block]:
+        """Yield the blocks; none if the first parts must be read again with the kinds of all."""
+        kinds, first = _Kinds(header, self._as_text), list[_Part]()
+        for part in islice(parts, 2):
+            kinds.add(part)
+            first.append(part)
+        given = kinds.kinds()
+        if first[-1].texts is None:  # the last part, whose rows are used up
+            self._kinds = given
+            return
+        yield from (_block(part, header, given) for part in first)
         for part in parts:
-            if self._kinds is None:
-                kinds.add(part)
-                if part.texts is None or kinds.kinds() != given:
-                    for other in parts:
-                        kinds.add(other)
-                    self._kinds = kinds.kinds()
-                    raise TypesChangedError
+            kinds.add(part)
+            if part.texts is None or kinds.kinds() != given:
+                for other in parts:
+                    kinds.add(other)
+                self._kinds = kinds.kinds()
+                raise TypesChangedError
             yield _block(part, header, given)
 
 
@@ -222,7 +239,9 @@ def _block(part: _Part, header: Sequence[str], kinds: Sequence[_Kind]) -> Block:
     return Block(part.n_bytes, rows, partial(_as_table, part, kinds))
 
 
-def _parts(path: Path, delimiter: str, header: Sequence[str], n_before: int) -> Iterator[_Part]:
+def _parts(
+    path: Path, delimiter: str, header: Sequence[str], n_before: int
+) -> Generator[_Part, None, None]:
     """Stream the rows of a table that follow its first lines.
 
     What cannot be read at once is the last part, and all that is left of the file: only reading row
