@@ -521,7 +521,9 @@ def _labeled_rows(candidate: Candidate, seed: int) -> NDArray[np.int64]:
 
 def _labeled(candidate: Candidate, embeddings: torch.Tensor, rows: NDArray[np.int64]) -> _Labeled:
     labels = np.array(candidate.labels)[rows]
-    return embeddings[torch.from_numpy(rows)].float().cpu().numpy(), labels
+    # a view where all examples have labels
+    chosen = embeddings[torch.from_numpy(rows)] if len(rows) < len(embeddings) else embeddings
+    return chosen.float().cpu().numpy(), labels
 
 
 def _rare(y: NDArray[np.str_]) -> dict[str, int]:
@@ -569,17 +571,21 @@ def _across(
             continue
         names = [*heads]
         judges = [names[i] for i in judge_panel(np.arange(len(names)), _MAX_JUDGES, seed=seed)]
-        # all classifiers predict in one product: a call for each pair would be mostly overhead
+        # all classifiers predict in one product: a call for each pair would be mostly overhead;
+        # what each score is above that of the first class is one class less to compute
+        above_first = (len(classes) - 1) * len(judges)
         coefficients = np.stack([heads[name].coefficients for name in judges], axis=1)
-        coefficients = coefficients.reshape(len(classes) * len(judges), -1)
-        intercepts = np.stack([heads[name].intercepts for name in judges], axis=1).ravel()
+        coefficients = (coefficients[1:] - coefficients[0]).reshape(above_first, -1)
+        intercepts = np.stack([heads[name].intercepts for name in judges], axis=1)
+        intercepts = (intercepts[1:] - intercepts[0]).reshape(above_first)
         for name in names:
             x, y = parts[name]
-            scores = (x @ coefficients.T + intercepts).reshape(len(x), len(classes), len(judges))
-            best, predicted = scores[:, 0], np.zeros((len(x), len(judges)), dtype=np.int16)
+            scores = (x @ coefficients.T + intercepts).reshape(len(x), -1, len(judges))
+            best = np.zeros((len(x), len(judges)), dtype=scores.dtype)
+            predicted = np.zeros(best.shape, dtype=np.int16)
             for c in range(1, len(classes)):
-                above = scores[:, c] > best
-                best, predicted[above] = np.maximum(best, scores[:, c]), c
+                above = scores[:, c - 1] > best
+                best, predicted[above] = np.maximum(best, scores[:, c - 1]), c
             truth = np.searchsorted(classes, y)
             each = np.eye(len(classes))[truth]
             right = predicted == truth[:, None]
